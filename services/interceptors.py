@@ -1,0 +1,131 @@
+"""What happens around every rpc: one place turns exceptions into statuses and writes the log line.
+
+Knows grpc.aio; knows nothing about any one service. Handlers of streams of requests that are not
+ours (server reflection) pass through untouched.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, status_pb2
+from grpc_status import rpc_status
+
+from services.errors import InvalidRequest, ServiceError, internal_status
+
+log = structlog.get_logger(__name__)
+
+# Request and response types differ from rpc to rpc, which grpc's own annotations call Any.
+Context = grpc.aio.ServicerContext[Any, Any]
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+
+
+class _Undecodable:
+    """Stands for a request whose bytes are no message of the rpc's type."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Answers ServiceError with its status and any other exception with INTERNAL and a logged traceback."""
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith("/conch."):
+            return handler
+        return _guarded(handler, method)
+
+
+def _guarded(handler: Any, method: str) -> Any:
+    if handler.request_streaming:
+        return grpc.stream_stream_rpc_method_handler(
+            _guard_stream(handler.stream_stream, method),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+    decode = _tolerant(handler.request_deserializer)
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(
+            _guard_stream(handler.unary_stream, method), decode, handler.response_serializer
+        )
+    return grpc.unary_unary_rpc_method_handler(
+        _guard_unary(handler.unary_unary, method), decode, handler.response_serializer
+    )
+
+
+def _tolerant(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Returns a deserializer that never raises: grpc would answer INTERNAL for a caller's bad bytes."""
+
+    def decode(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except DecodeError as error:
+            return _Undecodable(str(error))
+
+    return decode
+
+
+def _guard_unary(behavior: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
+    async def guarded(request: Any, context: Context) -> Any:
+        started = time.perf_counter()
+        try:
+            _refuse_undecodable(request)
+            return await behavior(request, context)
+        except Exception as error:
+            await _abort(error, context, method, started)
+
+    return guarded
+
+
+def _guard_stream(
+    behavior: Callable[..., AsyncIterator[Any]], method: str
+) -> Callable[..., AsyncIterator[Any]]:
+    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+        started = time.perf_counter()
+        try:
+            _refuse_undecodable(request)
+            async for response in behavior(request, context):
+                yield response
+        except Exception as error:
+            await _abort(error, context, method, started)
+
+    return guarded
+
+
+def _refuse_undecodable(request: Any) -> None:
+    if isinstance(request, _Undecodable):
+        raise InvalidRequest.field(
+            "request",
+            f"the bytes are no message of this rpc ({request.problem}); text must be valid UTF-8",
+            reason="UNDECODABLE_REQUEST",
+        )
+
+
+async def _abort(error: Exception, context: Context, method: str, started: float) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    status = _status_of(error, method)
+    log.info(
+        "rpc.failed",
+        method=method,
+        code=code_pb2.Code.Name(status.code),
+        reason=getattr(error, "reason", "INTERNAL"),
+        seconds=round(time.perf_counter() - started, 6),
+    )
+    rich = rpc_status.to_status(status)
+    await context.abort(rich.code, rich.details, rich.trailing_metadata)
+
+
+def _status_of(error: Exception, method: str) -> status_pb2.Status:
+    if isinstance(error, ServiceError):
+        return error.to_status()
+    log.error("rpc.crashed", method=method, exc_info=error)
+    return internal_status()

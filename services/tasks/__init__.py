@@ -1,0 +1,20 @@
+"""The NLP tasks: one file each, registered here. A new task is its file, this line and its rpc."""
+
+from services.errors import InvalidRequest
+from services.tasks.base import Column, Example, Outputs, Task, TensorSpec
+from services.tasks.text_classification import TextClassification
+
+__all__ = ["TASKS", "Column", "Example", "Outputs", "Task", "TensorSpec", "find_task"]
+
+TASKS: dict[str, Task] = {task.id: task for task in (TextClassification(),)}
+
+
+def find_task(task_id: str, *, field: str = "task") -> Task:
+    """Returns the task. Raises InvalidRequest that names `field` and the known tasks."""
+    try:
+        return TASKS[task_id]
+    except KeyError:
+        known = ", ".join(TASKS)
+        raise InvalidRequest.field(
+            field, f"unknown task {task_id!r}; known: {known}", reason="UNKNOWN_TASK"
+        ) from None

@@ -1,0 +1,159 @@
+"""text-classification: one label for a text or a pair of texts, by softmax over the labels.
+
+Knows everything that is particular to the task; knows nothing about how models run.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from conch.v1 import inference_pb2, job_pb2, training_pb2
+from services.errors import Violation
+from services.tasks.base import Column, Example, FloatArray, IntArray, Outputs, Task, TensorSpec
+
+_TOKENS = ("batch", "sequence")
+_SHOWN_ROWS = 5
+
+
+def _limits(*, logit_difference: float, flips: float, accuracy_drop: float) -> dict[str, float]:
+    return {
+        "max_abs_logit_difference": logit_difference,
+        "label_flip_rate": flips,
+        "accuracy_drop": accuracy_drop,
+        "num_nonfinite": 0.0,
+    }
+
+
+# Measured on 500 held-out reviews with MiniLM: see docs/adr/0004-parity-limits.md.
+_LIMITS: dict[int, dict[str, float]] = {
+    job_pb2.PRECISION_FP32: _limits(logit_difference=1e-3, flips=0.002, accuracy_drop=0.002),
+    job_pb2.PRECISION_BF16: _limits(logit_difference=0.5, flips=0.02, accuracy_drop=0.01),
+    job_pb2.PRECISION_INT8: _limits(logit_difference=2.0, flips=0.04, accuracy_drop=0.015),
+}
+
+
+class TextClassification(Task):
+    """Labels with softmax scores; see the module's docstring."""
+
+    id: ClassVar[str] = "text-classification"
+    auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
+    inputs: ClassVar[tuple[TensorSpec, ...]] = (
+        TensorSpec("input_ids", "int64", _TOKENS),
+        TensorSpec("attention_mask", "int64", _TOKENS),
+        TensorSpec("token_type_ids", "int64", _TOKENS),
+    )
+    outputs: ClassVar[tuple[TensorSpec, ...]] = (TensorSpec("logits", "float32", ("batch", "label")),)
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(
+            "text",
+            ("text", "sentence", "review", "content", "premise", "sentence1", "text_a", "body", "title"),
+        ),
+        Column("text_pair", ("text_pair", "hypothesis", "sentence2", "text_b"), required=False),
+        Column("label", ("label", "labels", "class", "category", "sentiment", "intent", "target")),
+    )
+    best_metric: ClassVar[str] = "macro_f1"
+
+    def choose_labels(self, train: Sequence[Example], spec: training_pb2.TrainingSpec) -> list[str]:
+        """Returns the spec's label order, else the labels of the training split, numbers in numeric order."""
+        return list(spec.text_classification.labels) or sorted({e.target for e in train}, key=_natural)
+
+    def find_problems(
+        self, train: Sequence[Example], validation: Sequence[Example], labels: Sequence[str]
+    ) -> list[Violation]:
+        seen = {example.target for example in train}
+        problems = []
+        if len(seen) < 2:
+            only = f"only the label {next(iter(seen))!r}" if seen else "no label at all"
+            problems.append(Violation("dataset.train_uri", f"a classifier needs two labels, found {only}"))
+        problems += _strangers("dataset.train_uri", train, set(labels), "is not among the spec's labels")
+        problems += _strangers(
+            "dataset.validation_uri", validation, seen, "never occurs in the training split"
+        )
+        return problems
+
+    def targets(self, examples: Sequence[Example], labels: Sequence[str]) -> IntArray:
+        index = {label: i for i, label in enumerate(labels)}
+        return np.array([index[example.target] for example in examples], dtype=np.int64)
+
+    def strata(self, examples: Sequence[Example]) -> list[str]:
+        return [example.target for example in examples]
+
+    def evaluate(self, outputs: Outputs, targets: IntArray, labels: Sequence[str]) -> job_pb2.Evaluation:
+        logits = outputs["logits"]
+        matrix = _confusion_matrix(logits.argmax(axis=1), targets, len(labels))
+        per_label = _label_metrics(matrix, labels)
+        loss = -np.log(np.clip(softmax(logits)[np.arange(len(targets)), targets], 1e-12, None)).mean()
+        metrics = {
+            "accuracy": float(np.trace(matrix) / max(1, matrix.sum())),
+            "macro_precision": float(np.mean([m.precision for m in per_label])),
+            "macro_recall": float(np.mean([m.recall for m in per_label])),
+            "macro_f1": float(np.mean([m.f1 for m in per_label])),
+            "loss": float(loss),
+        }
+        detail = job_pb2.ClassificationDetail(labels=per_label, confusion_matrix=matrix.ravel().tolist())
+        return job_pb2.Evaluation(num_examples=len(targets), metrics=metrics, classification=detail)
+
+    def compare(self, reference: Outputs, candidate: Outputs, targets: IntArray) -> dict[str, float]:
+        want, got = reference["logits"], candidate["logits"]
+        finite = np.isfinite(got).all(axis=1)
+        difference = float(np.abs(want[finite] - got[finite]).max()) if finite.any() else float("inf")
+        flipped = (want.argmax(axis=1) != got.argmax(axis=1)) | ~finite
+        right, still_right = want.argmax(axis=1) == targets, (got.argmax(axis=1) == targets) & finite
+        return {
+            "max_abs_logit_difference": difference,
+            "label_flip_rate": float(flipped.mean()),
+            "accuracy_drop": max(0.0, float(right.mean() - still_right.mean())),
+            "num_nonfinite": float((~np.isfinite(got)).sum()),
+        }
+
+    def limits(self, precision: job_pb2.Precision.ValueType) -> dict[str, float]:
+        return dict(_LIMITS[precision])
+
+    def decode(self, logits: FloatArray, labels: Sequence[str], top_k: int) -> list[inference_pb2.LabelScore]:
+        """Returns the `top_k` best labels (0 = all), best first, of one row of logits `(label,)`."""
+        scores = softmax(logits)
+        best = np.argsort(-scores, kind="stable")[: top_k or None]
+        return [inference_pb2.LabelScore(label=labels[i], score=float(scores[i])) for i in best]
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Returns probabilities over the last axis, shifted by the maximum so that nothing overflows."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
+
+
+def _natural(label: str) -> tuple[int, float, str]:
+    try:
+        return (0, float(label), label)
+    except ValueError:
+        return (1, 0.0, label)
+
+
+def _strangers(field: str, examples: Sequence[Example], known: set[str], complaint: str) -> list[Violation]:
+    counts = Counter(e.target for e in examples if e.target not in known)
+    found = []
+    for label, count in counts.items():
+        rows = [str(e.row) for e in examples if e.target == label][:_SHOWN_ROWS]
+        more = ", ..." if count > _SHOWN_ROWS else ""
+        found.append(Violation(field, f"label {label!r} (rows {', '.join(rows)}{more}) {complaint}"))
+    return found
+
+
+def _confusion_matrix(predicted: IntArray, targets: IntArray, num_labels: int) -> IntArray:
+    flat = np.bincount(targets * num_labels + predicted, minlength=num_labels * num_labels)
+    return flat.reshape(num_labels, num_labels).astype(np.int64)
+
+
+def _label_metrics(matrix: IntArray, labels: Sequence[str]) -> list[job_pb2.LabelMetrics]:
+    hits, predicted, actual = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
+    precision = hits / np.maximum(predicted, 1)
+    recall = hits / np.maximum(actual, 1)
+    f1 = 2 * hits / np.maximum(predicted + actual, 1)
+    return [
+        job_pb2.LabelMetrics(
+            label=label, precision=precision[i], recall=recall[i], f1=f1[i], num_examples=int(actual[i])
+        )
+        for i, label in enumerate(labels)
+    ]
