@@ -1,0 +1,48 @@
+# The one task runner; CI calls nothing else. `make demo` and `make test` do all of their own set-up.
+SHELL := /bin/bash
+export CONCH_HOME ?= .conch
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM = false
+PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up demo test check format protos bench golden clean
+
+help: ## This page
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Environments and Debian packages; quick when nothing changed
+	@scripts/setup.sh
+
+up: setup ## Triton and the three services on this machine; Ctrl-C stops them
+	@.venv/bin/conch up
+
+demo: setup ## Real reviews -> fine-tuned MiniLM -> certified version -> typed answers, in minutes
+	@$(PYTHON) -m examples.demo
+
+test: ## All tests, against a real Triton and a real PostgreSQL
+	@scripts/setup.sh test
+	$(PYTHON) -m pytest $(ARGS)
+
+check: setup ## Format, lint, types, import rules, contract
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --verbose >/dev/null || .venv/bin/lint-imports
+	scripts/protos.sh --check
+
+format: setup ## Let ruff format and mend what it can
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+protos: setup ## Generate the code of protos/conch/v1 anew
+	scripts/protos.sh
+
+bench: setup ## Measure; prints lines `ratio <name> <value>`
+	@$(PYTHON) -m benchmarks
+
+golden: setup ## Refresh tests/golden on purpose; look at the diff before you commit it
+	CONCH_GOLDEN=1 $(PYTHON) -m pytest tests -k golden
+
+clean: ## Remove everything that set-up and the services made
+	rm -rf .venv $(CONCH_HOME) .mypy_cache .ruff_cache .pytest_cache
