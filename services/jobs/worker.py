@@ -1,0 +1,72 @@
+"""The life of a worker process: read the order, run, report how it ended.
+
+A worker module ends with `if __name__ == "__main__": worker.main(run)`. Knows nothing about what
+`run` does, nor about the database.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from google.protobuf import json_format
+
+from conch.v1 import conversion_pb2, training_pb2, worker_pb2
+from services import logs
+from services.errors import Cancelled, ServiceError
+from services.jobs.reporting import Reporter
+from services.jobs.spool import SPOOL
+from services.settings import SharedSettings
+
+Result = training_pb2.TrainingResult | conversion_pb2.ConversionResult
+Run = Callable[[worker_pb2.WorkOrder, Reporter], Result]
+EXIT_CRASHED = 1
+"""Exit code after an exception that is no ServiceError: the traceback is in the worker's log."""
+
+
+def main(run: Run) -> NoReturn:
+    """Runs the order at the path `sys.argv[1]` and ends the process.
+
+    Returning from `run` is success; a ServiceError fails the job (another attempt follows if it is
+    retryable); Cancelled is a wish fulfilled; any other exception is a crash, which another attempt
+    may survive.
+    """
+    logs.configure(service="worker", level=SharedSettings().log_level)
+    path = Path(sys.argv[1])
+    order = json_format.Parse(path.read_bytes(), worker_pb2.WorkOrder())
+    report = Reporter(path.with_name(SPOOL), order=path, attempt=order.attempt)
+    signal.signal(signal.SIGTERM, lambda *_: report.cancel())
+    _exit(_attempt(run, order, report), report)
+
+
+def _attempt(run: Run, order: worker_pb2.WorkOrder, report: Reporter) -> int:
+    try:
+        report.outcome(_outcome(run, order, report))
+    except Exception:
+        traceback.print_exc()
+        return EXIT_CRASHED
+    return 0
+
+
+def _outcome(run: Run, order: worker_pb2.WorkOrder, report: Reporter) -> worker_pb2.Outcome:
+    try:
+        result = run(order, report)
+    except Cancelled:
+        return worker_pb2.Outcome(cancelled=worker_pb2.Cancelled())
+    except ServiceError as error:
+        traceback.print_exc()
+        return worker_pb2.Outcome(error=error.to_status(), retryable=error.retryable)
+    if isinstance(result, training_pb2.TrainingResult):
+        return worker_pb2.Outcome(training=result)
+    return worker_pb2.Outcome(conversion=result)
+
+
+def _exit(code: int, report: Reporter) -> NoReturn:
+    report.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads and exit hooks of the libraries that ran may hang; nothing is left that they are needed for.
+    os._exit(code)
