@@ -76,6 +76,8 @@ class Task(ABC):
     """Roles that the trainer looks for in a data file."""
     best_metric: ClassVar[str]
     """Metric by which the best checkpoint is chosen; greater is better."""
+    rates: ClassVar[frozenset[str]]
+    """Parity figures that are shares of examples: few examples resolve them only coarsely."""
 
     @abstractmethod
     def choose_labels(self, train: Sequence[Example], spec: training_pb2.TrainingSpec) -> list[str]:
@@ -94,6 +96,10 @@ class Task(ABC):
     @abstractmethod
     def strata(self, examples: Sequence[Example]) -> list[str]:
         """Returns the stratum of each example, by which splits and samples stay balanced."""
+
+    @abstractmethod
+    def predict(self, outputs: Outputs) -> IntArray:
+        """Returns the targets that these outputs amount to, one row an example."""
 
     @abstractmethod
     def evaluate(self, outputs: Outputs, targets: IntArray, labels: Sequence[str]) -> job_pb2.Evaluation:

@@ -54,6 +54,7 @@ class TextClassification(Task):
         Column("label", ("label", "labels", "class", "category", "sentiment", "intent", "target")),
     )
     best_metric: ClassVar[str] = "macro_f1"
+    rates: ClassVar[frozenset[str]] = frozenset({"label_flip_rate", "accuracy_drop"})
 
     def choose_labels(self, train: Sequence[Example], spec: training_pb2.TrainingSpec) -> list[str]:
         """Returns the spec's label order, else the labels of the training split, numbers in numeric order."""
@@ -79,6 +80,9 @@ class TextClassification(Task):
 
     def strata(self, examples: Sequence[Example]) -> list[str]:
         return [example.target for example in examples]
+
+    def predict(self, outputs: Outputs) -> IntArray:
+        return outputs["logits"].argmax(axis=1).astype(np.int64)
 
     def evaluate(self, outputs: Outputs, targets: IntArray, labels: Sequence[str]) -> job_pb2.Evaluation:
         logits = outputs["logits"]
