@@ -1,1 +1,1 @@
-"""The Triton side: a real tritonserver in an environment of its own, two backends for it, and its launcher."""
+"""A real tritonserver in an environment of its own, two backends for it, and its launcher."""

@@ -1,10 +1,9 @@
 """What both backends do with the requests that Triton hands over: gather, run once, hand out.
 
-Runs inside Triton's python stubs (numpy < 2) and cannot import Conch. Knows requests, responses and
-model configurations; knows nothing about runtimes.
+Runs inside Triton's python stubs (numpy < 2) and cannot import Conch. Knows requests and responses;
+knows nothing about runtimes and nothing about config.pbtxt.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -13,7 +12,6 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb
 
 Array = npt.NDArray[Any]
-Config = dict[str, Any]
 
 
 class Graph(Protocol):
@@ -23,91 +21,65 @@ class Graph(Protocol):
     """Names of all its outputs."""
 
     def run(self, inputs: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """Returns the named outputs; they stay valid until the next `run`."""
+        """Returns the named outputs, valid until the next `run`."""
 
 
 def execute(requests: Sequence[Any], graph: Graph, *, batched: bool) -> list[Any]:
     """Returns one response a request, in order.
 
-    Requests that Triton's dynamic batcher put together run as one batch if `batched`. If that fails
-    they run one by one, so that a bad request fails alone.
+    What Triton's dynamic batcher put together runs as one batch if `batched`. If that fails, each
+    runs alone, so that a bad request fails alone.
     """
-    if batched and len(requests) > 1:
+    if len(requests) == 1:
+        return [_alone(requests[0], graph)]
+    if batched:
         try:
             return _together(requests, graph)
-        except Exception:
-            # The culprit is found by running each alone; its error is answered there.
-            pass
-    return [_alone(request, graph, keep=len(requests) > 1) for request in requests]
+        except Exception as error:
+            pb.Logger.log_warn(f"a batch of {len(requests)} requests failed, each runs alone: {error}")
+    return [_alone(request, graph, copy=True) for request in requests]
 
 
-def parameter(config: Config, name: str, default: str = "") -> str:
-    """Returns a parameter of config.pbtxt."""
-    return str(config.get("parameters", {}).get(name, {}).get("string_value", default))
-
-
-def integer(config: Config, name: str) -> int:
-    """Returns a whole-number parameter of config.pbtxt, 0 if it is not set. Raises TritonModelException."""
-    text = parameter(config, name, "0")
+def _alone(request: Any, graph: Graph, *, copy: bool = False) -> Any:
+    if copy and request.is_cancelled():
+        # Asked only where requests wait for each other: it costs a round trip to the server.
+        return pb.InferenceResponse(error=pb.TritonError("cancelled", pb.TritonError.CANCELLED))
+    names = _requested([request], graph)
     try:
-        return int(text)
-    except ValueError as error:
-        raise pb.TritonModelException(f"parameter {name} must be a whole number, not {text!r}") from error
-
-
-def switch(config: Config, name: str, default: bool) -> bool:
-    """Returns a yes-or-no parameter of config.pbtxt, as the official backends spell them."""
-    text = parameter(config, name, str(default)).lower()
-    if text not in ("1", "true", "yes", "0", "false", "no"):
-        raise pb.TritonModelException(f"parameter {name} must be true or false, not {text!r}")
-    return text in ("1", "true", "yes")
-
-
-def load_config(arguments: dict[str, str]) -> Config:
-    """Returns the model's configuration from what `initialize` is given."""
-    config: Config = json.loads(arguments["model_config"])
-    return config
+        results = graph.run(_inputs(request), names)
+    except Exception as error:
+        return pb.InferenceResponse(error=pb.TritonError(str(error), pb.TritonError.INVALID_ARG))
+    return _response(names, [result.copy() for result in results] if copy else results)
 
 
 def _together(requests: Sequence[Any], graph: Graph) -> list[Any]:
     feeds = [_inputs(request) for request in requests]
-    inputs = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
-    if any(feed.keys() != inputs.keys() for feed in feeds):
-        raise ValueError("requests give different inputs")
-    sizes = [len(next(iter(feed.values()))) for feed in feeds]
-    offsets = np.cumsum(sizes)
-    results = graph.run(inputs, graph.outputs)
+    names = _requested(requests, graph)
+    offsets = np.cumsum([len(next(iter(feed.values()))) for feed in feeds])
+    results = graph.run(_gathered(feeds), names)
     if any(len(result) != offsets[-1] for result in results):
-        raise ValueError("an output has another batch size than the inputs")
-    rows = [np.split(result, offsets[:-1]) for result in results]
-    named = [dict(zip(graph.outputs, part, strict=True)) for part in zip(*rows, strict=True)]
-    return [_response(request, part) for request, part in zip(requests, named, strict=True)]
+        raise ValueError("an output's first axis is not the batch")
+    rows = zip(*(np.split(result, offsets[:-1]) for result in results), strict=True)
+    return [_response(names, row) for row in rows]
 
 
-def _alone(request: Any, graph: Graph, *, keep: bool) -> Any:
-    names = _requested(request, graph)
-    try:
-        results = graph.run(_inputs(request), names)
-    except Exception as error:
-        return pb.InferenceResponse(error=_error(error))
-    tensors = [
-        pb.Tensor(name, result.copy() if keep else result)
-        for name, result in zip(names, results, strict=True)
-    ]
-    return pb.InferenceResponse(output_tensors=tensors)
-
-
-def _response(request: Any, arrays: dict[str, Array]) -> Any:
-    return pb.InferenceResponse(output_tensors=[pb.Tensor(n, a) for n, a in arrays.items()])
-
-
-def _requested(request: Any, graph: Graph) -> Sequence[str]:
-    return request.requested_output_names() or graph.outputs
+def _gathered(feeds: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    names = feeds[0].keys()
+    if any(feed.keys() != names for feed in feeds):
+        raise ValueError("the requests of a batch give different inputs")
+    return {name: np.concatenate([feed[name] for feed in feeds]) for name in names}
 
 
 def _inputs(request: Any) -> dict[str, Array]:
+    """Returns views into Triton's shared memory, which live as long as the request; strings are copies."""
     return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
 
-def _error(error: Exception) -> Any:
-    return pb.TritonError(str(error), pb.TritonError.INVALID_ARG)
+def _requested(requests: Sequence[Any], graph: Graph) -> Sequence[str]:
+    wanted = {name for request in requests for name in request.requested_output_names()}
+    return [name for name in graph.outputs if name in wanted] if wanted else graph.outputs
+
+
+def _response(names: Sequence[str], arrays: Sequence[Array]) -> Any:
+    tensors = [pb.Tensor(name, array) for name, array in zip(names, arrays, strict=True)]
+    return pb.InferenceResponse(output_tensors=tensors)
