@@ -1,0 +1,146 @@
+"""Holds a converted graph against the trained model on held-out examples.
+
+Knows batches, padding and verdicts; which figures there are and what they may be is the task's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from conch.v1 import conversion_pb2, job_pb2
+from services import storage
+from services.converter import runtimes
+from services.errors import NotReady
+from services.tasks import Example, Outputs, Task, TensorSpec
+from services.tasks.base import FloatArray, IntArray
+from services.tasks.encoding import Encoder, Tokens, pad
+
+Batch = dict[str, IntArray]
+
+_BATCH_ROWS = 16
+# Batches are padded to a multiple of this, as the gateway pads to its buckets.
+_LENGTH_STEP = 32
+# Every 8th row goes alone and unpadded: batch 1 takes other kernels than batch 16.
+_SINGLE_EVERY = 8
+_GOLDEN_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Held:
+    """Held-out examples as tensors, with the trained model's answers. Row i of each is one example."""
+
+    batches: list[Batch]
+    targets: IntArray
+    reference: Outputs
+
+
+def hold(
+    examples: Sequence[Example],
+    *,
+    labels: Sequence[str],
+    task: Task,
+    model: transformers.PreTrainedModel,
+    encoder: Encoder,
+    inputs: Sequence[TensorSpec],
+    check: Callable[[], None],
+) -> Held:
+    """Returns `examples` with the answers of `model`; sorted by length, in padded batches and alone.
+
+    `check` is called between batches and may raise to stop.
+    """
+    tokens = _encode(encoder, [e.text for e in examples], [e.text_pair for e in examples])
+    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+    alone, together = order[::_SINGLE_EVERY], [i for n, i in enumerate(order) if n % _SINGLE_EVERY]
+    rows = [*alone, *together]
+    batches = [_batch([tokens[i]], encoder, inputs, step=1) for i in alone]
+    batches += [
+        _batch([tokens[i] for i in together[start : start + _BATCH_ROWS]], encoder, inputs, step=_LENGTH_STEP)
+        for start in range(0, len(together), _BATCH_ROWS)
+    ]
+    targets = task.targets([examples[i] for i in rows], labels)
+    return Held(batches, targets, run_batches(batches, torch_runner(model, task.outputs), check))
+
+
+def run_batches(batches: Sequence[Batch], run: runtimes.Run, check: Callable[[], None]) -> Outputs:
+    """Returns the outputs of all rows `(row, ...)` in the order of the batches."""
+    answers: list[dict[str, FloatArray]] = []
+    for batch in batches:
+        check()
+        answers.append(run(batch))
+    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+
+def torch_runner(model: transformers.PreTrainedModel, outputs: Sequence[TensorSpec]) -> runtimes.Run:
+    """Returns a function that answers with the trained model itself, fp32."""
+
+    def run(inputs: Mapping[str, IntArray]) -> dict[str, FloatArray]:
+        with torch.inference_mode():
+            answer = model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+        return {spec.name: answer[spec.name].numpy() for spec in outputs}
+
+    return run
+
+
+def judge(
+    target: conversion_pb2.Target,
+    *,
+    folder: Path,
+    held: Held,
+    task: Task,
+    limits: Mapping[str, float],
+    check: Callable[[], None],
+) -> job_pb2.Verdict:
+    """Returns the verdict on `target`'s file in `folder`; `limits` override the task's own by name."""
+    path = folder / runtimes.FILES[target.runtime]
+    candidate = run_batches(held.batches, runtimes.open_graph(path, target.runtime), check)
+    values = task.compare(held.reference, candidate, held.targets)
+    allowed = {**task.limits(target.precision), **limits}
+    figures = [_figure(name, value, allowed[name]) for name, value in values.items()]
+    return job_pb2.Verdict(
+        runtime=target.runtime,
+        precision=target.precision,
+        file=path.name,
+        sha256=storage.sha256_of(path),
+        passed=all(figure.passed for figure in figures),
+        figures=figures,
+        num_examples=len(held.targets),
+    )
+
+
+def check_golden(
+    texts: Sequence[tuple[str, str]],
+    expected: Outputs,
+    *,
+    run: runtimes.Run,
+    encoder: Encoder,
+    inputs: Sequence[TensorSpec],
+) -> None:
+    """Raises NotReady unless `run` answers each (text, pair) as `expected` says, within 1e-3."""
+    tokens = _encode(encoder, [text for text, _ in texts], [pair for _, pair in texts])
+    answers = [run(_batch([row], encoder, inputs, step=1)) for row in tokens]
+    for name, want in expected.items():
+        got = np.concatenate([answer[name] for answer in answers])
+        if got.shape != want.shape or not np.allclose(got, want, rtol=1e-3, atol=_GOLDEN_TOLERANCE):
+            off = f"by up to {np.abs(got - want).max():.3g}" if got.shape == want.shape else "in shape"
+            raise NotReady(
+                f"golden.json is not of these weights: {name} differs {off}", reason="GOLDEN_MISMATCH"
+            )
+
+
+def _figure(name: str, value: float, limit: float) -> job_pb2.Figure:
+    return job_pb2.Figure(name=name, value=value, limit=limit, passed=value <= limit)
+
+
+def _encode(encoder: Encoder, texts: Sequence[str], pairs: Sequence[str]) -> list[Tokens]:
+    return encoder.encode(texts, pairs if any(pairs) else ())
+
+
+def _batch(rows: Sequence[Tokens], encoder: Encoder, inputs: Sequence[TensorSpec], *, step: int) -> Batch:
+    longest = max(len(row) for row in rows)
+    length = min(-(-longest // step) * step, encoder.max_length)
+    tensors = pad(rows, length, encoder.pad_id)
+    return {spec.name: tensors[spec.name].astype(spec.dtype) for spec in inputs}

@@ -1,0 +1,208 @@
+"""The converter's worker: a checkpoint becomes a certified, published version.
+
+Reads top to bottom like a recipe; each step is a module of its own. An attempt that was killed leaves
+nothing that the next one trusts, but a version that it did publish is found and kept.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import structlog
+
+from conch.v1 import conversion_pb2, job_pb2, models_pb2, worker_pb2
+from services import storage
+from services.converter import (
+    certificate,
+    checkpoint,
+    onnx_export,
+    optimize,
+    parity,
+    quantize,
+    runtimes,
+    triton_config,
+)
+from services.converter.checkpoint import Checkpoint
+from services.errors import Cancelled, NotFound, NotReady
+from services.jobs import worker
+from services.jobs.reporting import Reporter
+from services.repository import publishing, versions
+from services.tasks import TensorSpec
+
+log = structlog.get_logger(__name__)
+
+_LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "openvino", "torch", "transformers")
+
+
+def run(order: worker_pb2.WorkOrder, report: Reporter) -> conversion_pb2.ConversionResult:
+    """Publishes the version that `order` claims and returns where it lies, with its certificate.
+
+    Raises NotReady(CERTIFICATE_FAILED) if a target's answers are too far off, Cancelled between steps,
+    and what `checkpoint.load` and `publishing.publish` raise; nothing is published then.
+    """
+    spec = order.conversion
+    if earlier := _published_earlier(order):
+        return earlier
+    stages = _Stages(report, spec.targets)
+    work = _emptied(Path(order.work_dir) / "conversion")
+
+    stages.begin("download")
+    source = checkpoint.load(spec.checkpoint_uri, work / "checkpoint")
+    inputs = onnx_export.model_inputs(source.model, source.task)
+    _check_golden(source, inputs)
+
+    stages.begin("export")
+    exported, portable = work / "exported.onnx", work / "portable.onnx"
+    max_length = source.manifest.max_length
+    onnx_export.export(
+        source.model, inputs=inputs, outputs=source.task.outputs, max_length=max_length, path=exported
+    )
+
+    stages.begin("optimize")
+    optimize.optimize(exported, portable)
+    folder = _laid_out(_emptied(work / "version"), source, portable, spec.targets, stages)
+
+    stages.begin("reference")
+    held = parity.hold(
+        source.sample(spec.num_parity_examples),
+        labels=source.manifest.labels,
+        task=source.task,
+        model=source.model,
+        encoder=source.encoder,
+        inputs=inputs,
+        check=stages.check,
+    )
+    verdicts = []
+    for target in spec.targets:
+        stages.begin(f"parity {runtimes.name(target.runtime, target.precision)}")
+        verdict = parity.judge(
+            target, folder=folder, held=held, task=source.task, limits=spec.limits, check=stages.check
+        )
+        report.event(verdict=verdict)
+        verdicts.append(verdict)
+
+    stages.begin("publish")
+    proof = certificate.issue(
+        folder, model=spec.model, version=order.version, checkpoint_digest=source.digest, verdicts=verdicts
+    )
+    digest = publishing.publish(
+        folder,
+        repository_uri=order.output_uri,
+        model=spec.model,
+        version=order.version,
+        configs=triton_config.config_texts(spec.model, source.task, inputs),
+        manifest=_manifest(order, source),
+    )
+    uri = storage.join(order.output_uri, spec.model, str(order.version))
+    report.event(artifact_written=job_pb2.ArtifactWritten(kind="version", uri=uri, digest=digest))
+    log.info("version.published", model=spec.model, version=order.version, digest=digest)
+    shutil.rmtree(work, ignore_errors=True)
+    return conversion_pb2.ConversionResult(
+        model=spec.model, version=order.version, uri=uri, digest=digest, certificate=proof
+    )
+
+
+class _Stages:
+    """Reports each part of the work as it begins, and stops between parts once that was asked for."""
+
+    def __init__(self, report: Reporter, targets: Sequence[conversion_pb2.Target]) -> None:
+        self._report = report
+        self._begun = 0
+        # download, export, optimize, reference, publish; int8 is a part more, as is each target.
+        self._total = 5 + len(targets) + _wants_int8(targets)
+        for target in targets:
+            runtimes.check(target.runtime, target.precision)
+
+    def begin(self, name: str) -> None:
+        self.check()
+        self._begun += 1
+        self._report.stage(name, self._begun, self._total)
+
+    def check(self) -> None:
+        if self._report.cancelled:
+            raise Cancelled("the conversion was cancelled", reason="JOB_CANCELLED")
+
+
+def _published_earlier(order: worker_pb2.WorkOrder) -> conversion_pb2.ConversionResult | None:
+    """Returns the result of an attempt of this job that was killed after it had published."""
+    try:
+        found = versions.read_version(order.output_uri, order.conversion.model, order.version)
+    except (NotFound, NotReady):
+        return None
+    if found.manifest.conversion_job != order.job_id:
+        return None
+    return conversion_pb2.ConversionResult(
+        model=found.model,
+        version=found.version,
+        uri=found.uri,
+        digest=found.digest,
+        certificate=found.certificate,
+    )
+
+
+def _check_golden(source: Checkpoint, inputs: Sequence[TensorSpec]) -> None:
+    parity.check_golden(
+        [(example.text, example.text_pair) for example in source.golden.examples],
+        checkpoint.golden_outputs(source.golden),
+        run=parity.torch_runner(source.model, source.task.outputs),
+        encoder=source.encoder,
+        inputs=inputs,
+    )
+
+
+def _laid_out(
+    folder: Path,
+    source: Checkpoint,
+    portable: Path,
+    targets: Sequence[conversion_pb2.Target],
+    stages: _Stages,
+) -> Path:
+    """Fills the version's folder with all but certificate and manifest, and returns it."""
+    model = folder / runtimes.FILES[job_pb2.RUNTIME_ONNXRUNTIME]
+    if _wants_int8(targets):
+        stages.begin("quantize")
+        quantize.quantize(portable, model)
+    else:
+        _link(portable, model)
+    if any(target.runtime == job_pb2.RUNTIME_OPENVINO for target in targets):
+        _link(portable, folder / runtimes.FILES[job_pb2.RUNTIME_OPENVINO])
+    for name in ("tokenizer.json", "golden.json"):
+        shutil.copyfile(source.folder / name, folder / name)
+    return folder
+
+
+def _wants_int8(targets: Sequence[conversion_pb2.Target]) -> bool:
+    return any(target.precision == job_pb2.PRECISION_INT8 for target in targets)
+
+
+def _manifest(order: worker_pb2.WorkOrder, source: Checkpoint) -> models_pb2.VersionManifest:
+    return models_pb2.VersionManifest(
+        model=order.conversion.model,
+        version=order.version,
+        conversion_job=order.job_id,
+        checkpoint_uri=order.conversion.checkpoint_uri,
+        checkpoint_digest=source.digest,
+        checkpoint=source.manifest,
+        opset=onnx_export.OPSET,
+        libraries={name: metadata.version(name) for name in _LIBRARIES},
+    )
+
+
+def _emptied(folder: Path) -> Path:
+    """Returns `folder` without what a killed attempt left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+if __name__ == "__main__":
+    worker.main(run)

@@ -1,0 +1,72 @@
+"""Runs a graph in this process as Triton's backends will run it: same runtime, same settings.
+
+Knows onnxruntime and OpenVINO; knows nothing about examples or limits.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import openvino
+
+from conch.v1 import job_pb2
+from services.errors import InvalidRequest
+from services.tasks.base import FloatArray, IntArray
+
+Run = Callable[[Mapping[str, IntArray]], dict[str, FloatArray]]
+
+FILES: dict[int, str] = {
+    job_pb2.RUNTIME_ONNXRUNTIME: "model.onnx",
+    job_pb2.RUNTIME_OPENVINO: "openvino.onnx",
+}
+"""The file of a version that each runtime reads."""
+
+# The official openvino backend can be asked for bf16 and for nothing else: fp32 could not be kept.
+_PRECISIONS: dict[int, tuple[int, ...]] = {
+    job_pb2.RUNTIME_ONNXRUNTIME: (job_pb2.PRECISION_FP32, job_pb2.PRECISION_INT8),
+    job_pb2.RUNTIME_OPENVINO: (job_pb2.PRECISION_BF16,),
+}
+
+
+def check(runtime: job_pb2.Runtime.ValueType, precision: job_pb2.Precision.ValueType) -> None:
+    """Raises InvalidRequest unless `runtime` can be served in `precision`."""
+    if precision not in _PRECISIONS.get(runtime, ()):
+        raise InvalidRequest.field(
+            "targets", f"{name(runtime, precision)} cannot be served", reason="UNKNOWN_TARGET"
+        )
+
+
+def name(runtime: job_pb2.Runtime.ValueType, precision: job_pb2.Precision.ValueType) -> str:
+    """Returns what people call a target, such as "openvino bf16"."""
+    runtime_name = job_pb2.Runtime.Name(runtime).removeprefix("RUNTIME_").lower()
+    return f"{runtime_name} {job_pb2.Precision.Name(precision).removeprefix('PRECISION_').lower()}"
+
+
+def open_graph(path: Path, runtime: job_pb2.Runtime.ValueType) -> Run:
+    """Returns a function from input tensors to output tensors, both by name, over the graph at `path`."""
+    return _open_openvino(path) if runtime == job_pb2.RUNTIME_OPENVINO else _open_onnxruntime(path)
+
+
+def _open_onnxruntime(path: Path) -> Run:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: warnings here are about fusions that did not apply
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Mapping[str, IntArray]) -> dict[str, FloatArray]:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+    return run
+
+
+def _open_openvino(path: Path) -> Run:
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16"}
+    compiled = openvino.Core().compile_model(path, "CPU", hints)
+    names = [output.get_any_name() for output in compiled.outputs]
+
+    def run(inputs: Mapping[str, IntArray]) -> dict[str, FloatArray]:
+        answer = compiled(dict(inputs))
+        return {name: np.array(answer[name], dtype=np.float32) for name in names}
+
+    return run
