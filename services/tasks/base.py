@@ -80,6 +80,13 @@ class Task(ABC):
     """Parity figures that are shares of examples: few examples resolve them only coarsely."""
 
     @abstractmethod
+    def read_target(self, values: Mapping[str, Any]) -> Any:
+        """Returns the target of a row, given its values by role (None where missing).
+
+        Raises ValueError whose message completes "row 7: ...".
+        """
+
+    @abstractmethod
     def choose_labels(self, train: Sequence[Example], spec: training_pb2.TrainingSpec) -> list[str]:
         """Returns the model's labels in the order of its logits."""
 

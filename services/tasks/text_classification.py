@@ -4,8 +4,8 @@ Knows everything that is particular to the task; knows nothing about how models 
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from services.errors import Violation
 from services.tasks.base import Column, Example, FloatArray, IntArray, Outputs, Task, TensorSpec
 
 _TOKENS = ("batch", "sequence")
-_SHOWN_ROWS = 5
+_TRAIN, _VALIDATION = "spec.dataset.train_uri", "spec.dataset.validation_uri"
+_LABELS = "spec.text_classification.labels"
+_SHOWN_ROWS, _SHOWN_LABELS = 5, 10
 
 
 def _limits(*, logit_difference: float, flips: float, accuracy_drop: float) -> dict[str, float]:
@@ -56,6 +58,22 @@ class TextClassification(Task):
     best_metric: ClassVar[str] = "macro_f1"
     rates: ClassVar[frozenset[str]] = frozenset({"label_flip_rate", "accuracy_drop"})
 
+    def read_target(self, values: Mapping[str, Any]) -> str:
+        """Returns the label as text: true and 1 as JSON writes them, 1.0 as "1"."""
+        value = values.get("label")
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # what a column of integers becomes once one of them is missing
+        if isinstance(value, bool):
+            return str(value).lower()
+        if not isinstance(value, str | int | float | None):
+            raise ValueError(f"label is not a string or number but {type(value).__name__}")
+        label = "" if value is None or value != value else str(value).strip()
+        if not label:
+            raise ValueError("label is missing")
+        if any("\ud800" <= character <= "\udfff" for character in label):
+            raise ValueError("label is not valid UTF-8")
+        return label
+
     def choose_labels(self, train: Sequence[Example], spec: training_pb2.TrainingSpec) -> list[str]:
         """Returns the spec's label order, else the labels of the training split, numbers in numeric order."""
         return list(spec.text_classification.labels) or sorted({e.target for e in train}, key=_natural)
@@ -67,11 +85,10 @@ class TextClassification(Task):
         problems = []
         if len(seen) < 2:
             only = f"only the label {next(iter(seen))!r}" if seen else "no label at all"
-            problems.append(Violation("dataset.train_uri", f"a classifier needs two labels, found {only}"))
-        problems += _strangers("dataset.train_uri", train, set(labels), "is not among the spec's labels")
-        problems += _strangers(
-            "dataset.validation_uri", validation, seen, "never occurs in the training split"
-        )
+            problems.append(Violation(_TRAIN, f"a classifier needs two labels, found {only}"))
+        problems += _bad_labels(labels, seen)
+        problems += _strangers(_TRAIN, train, set(labels), "is not among the spec's labels")
+        problems += _strangers(_VALIDATION, validation, seen, "never occurs in the training split")
         return problems
 
     def targets(self, examples: Sequence[Example], labels: Sequence[str]) -> IntArray:
@@ -135,14 +152,36 @@ def _natural(label: str) -> tuple[int, float, str]:
         return (1, 0.0, label)
 
 
+def _bad_labels(labels: Sequence[str], seen: set[str]) -> list[Violation]:
+    problems = [
+        Violation(_LABELS, f"label {label!r} stands there {count} times")
+        for label, count in Counter(labels).items()
+        if count > 1
+    ]
+    unseen = [label for label in dict.fromkeys(labels) if label not in seen]
+    if unseen:
+        shown = ", ".join(repr(label) for label in unseen)
+        problems.append(Violation(_LABELS, f"the training split has no example of {shown}"))
+    return problems
+
+
 def _strangers(field: str, examples: Sequence[Example], known: set[str], complaint: str) -> list[Violation]:
-    counts = Counter(e.target for e in examples if e.target not in known)
-    found = []
-    for label, count in counts.items():
-        rows = [str(e.row) for e in examples if e.target == label][:_SHOWN_ROWS]
-        more = ", ..." if count > _SHOWN_ROWS else ""
-        found.append(Violation(field, f"label {label!r} (rows {', '.join(rows)}{more}) {complaint}"))
+    rows: dict[str, list[int]] = {}
+    for example in examples:
+        if example.target not in known:
+            rows.setdefault(example.target, []).append(example.row)
+    found = [
+        Violation(field, f"label {label!r} ({_shown(numbers)}) {complaint}")
+        for label, numbers in list(rows.items())[:_SHOWN_LABELS]
+    ]
+    if (more := len(rows) - _SHOWN_LABELS) > 0:
+        found.append(Violation(field, f"{more} more labels: each {complaint}"))
     return found
+
+
+def _shown(rows: Sequence[int]) -> str:
+    more = f", ... {len(rows)} in all" if len(rows) > _SHOWN_ROWS else ""
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:_SHOWN_ROWS]))}{more}"
 
 
 def _confusion_matrix(predicted: IntArray, targets: IntArray, num_labels: int) -> IntArray:
