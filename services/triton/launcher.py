@@ -41,7 +41,7 @@ def command(settings: TritonSettings, *, backends: Path) -> list[str]:
     environment = Environment(settings.resolved_env())
     host, _, port = settings.triton_address.rpartition(":")
     options = {
-        "model-repository": settings.resolved_repository(),
+        "model-repository": settings.resolved_staged(),
         "backend-directory": backends,
         "cache-directory": environment.caches,
         "model-control-mode": "explicit",

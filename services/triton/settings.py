@@ -13,8 +13,8 @@ class TritonSettings(SharedSettings):
     """The runtime of this Triton: which of a model's configurations it reads. CONCH_RUNTIME."""
     triton_env: Path | None = None
     """Virtual environment made by `services.triton.install`. Default: `home`/triton. CONCH_TRITON_ENV."""
-    triton_repository: Path | None = None
-    """The repository that Triton sees. Default: `home`/staged. CONCH_TRITON_REPOSITORY."""
+    staged: Path | None = None
+    """The copy of the repository that Triton reads. Default: `home`/staged. CONCH_STAGED."""
     triton_address: str = "127.0.0.1:8001"
     """host:port of gRPC; the host holds for HTTP and metrics too. CONCH_TRITON_ADDRESS."""
     triton_http_port: int = 8000
@@ -30,8 +30,8 @@ class TritonSettings(SharedSettings):
         """Returns Triton's environment as an absolute path."""
         return (self.triton_env or self.resolved_home() / "triton").expanduser().absolute()
 
-    def resolved_repository(self) -> Path:
+    def resolved_staged(self) -> Path:
         """Returns the staged repository as an absolute path, made if it did not exist."""
-        folder = (self.triton_repository or self.resolved_home() / "staged").expanduser().absolute()
+        folder = (self.staged or self.resolved_home() / "staged").expanduser().absolute()
         folder.mkdir(parents=True, exist_ok=True)
         return folder
