@@ -1,9 +1,10 @@
-"""What happens around every rpc: one place turns exceptions into statuses and writes the log line.
+"""What happens around every rpc: one place turns exceptions into statuses, logs and counts them.
 
 Knows grpc.aio; knows nothing about any one service. Handlers of streams of requests that are not
 ours (server reflection) pass through untouched.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -22,6 +23,8 @@ log = structlog.get_logger(__name__)
 # Request and response types differ from rpc to rpc, which grpc's own annotations call Any.
 Context = grpc.aio.ServicerContext[Any, Any]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+Observe = Callable[[str, int, float], None]
+"""Told of every ended rpc of ours: full method name, google.rpc.Code, seconds."""
 
 
 class _Undecodable:
@@ -34,6 +37,11 @@ class _Undecodable:
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Answers ServiceError with its status and any other exception with INTERNAL and a logged traceback."""
 
+    def __init__(self, observe: Observe | None = None) -> None:
+        self._observe = observe or _ignore
+        # gRPC asks for the handler at every call: wrapping it anew each time would cost 10 us of each.
+        self._guarded: dict[str, tuple[Any, Any]] = {}
+
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
@@ -41,23 +49,44 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or not method.startswith("/conch."):
             return handler
-        return _guarded(handler, method)
+        known, guarded = self._guarded.get(method, (None, None))
+        if known is not handler:
+            guarded = _guarded(handler, method, self._observe)
+            self._guarded[method] = (handler, guarded)
+        return guarded
 
 
-def _guarded(handler: Any, method: str) -> Any:
+def code_of(error: BaseException) -> int:
+    """Returns the google.rpc.Code that a caller sees for an exception of a handler."""
+    if isinstance(error, ServiceError):
+        return error.code
+    return int(code_pb2.CANCELLED if isinstance(error, asyncio.CancelledError) else code_pb2.INTERNAL)
+
+
+def _ignore(method: str, code: int, seconds: float) -> None:
+    return None
+
+
+def _guarded(handler: Any, method: str, observe: Observe) -> Any:
+    if handler.request_streaming and not handler.response_streaming:
+        return grpc.stream_unary_rpc_method_handler(
+            _guard_unary(handler.stream_unary, method, observe),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
     if handler.request_streaming:
         return grpc.stream_stream_rpc_method_handler(
-            _guard_stream(handler.stream_stream, method),
+            _guard_stream(handler.stream_stream, method, observe),
             handler.request_deserializer,
             handler.response_serializer,
         )
     decode = _tolerant(handler.request_deserializer)
     if handler.response_streaming:
         return grpc.unary_stream_rpc_method_handler(
-            _guard_stream(handler.unary_stream, method), decode, handler.response_serializer
+            _guard_stream(handler.unary_stream, method, observe), decode, handler.response_serializer
         )
     return grpc.unary_unary_rpc_method_handler(
-        _guard_unary(handler.unary_unary, method), decode, handler.response_serializer
+        _guard_unary(handler.unary_unary, method, observe), decode, handler.response_serializer
     )
 
 
@@ -73,29 +102,39 @@ def _tolerant(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return decode
 
 
-def _guard_unary(behavior: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
+def _guard_unary(
+    behavior: Callable[..., Awaitable[Any]], method: str, observe: Observe
+) -> Callable[..., Awaitable[Any]]:
     async def guarded(request: Any, context: Context) -> Any:
         started = time.perf_counter()
+        code = code_pb2.OK
         try:
             _refuse_undecodable(request)
             return await behavior(request, context)
-        except Exception as error:
-            await _abort(error, context, method, started)
+        except BaseException as error:
+            code = _code_sent(error, context)
+            await _answer(error, context, method, started)
+        finally:
+            observe(method, code, time.perf_counter() - started)
 
     return guarded
 
 
 def _guard_stream(
-    behavior: Callable[..., AsyncIterator[Any]], method: str
+    behavior: Callable[..., AsyncIterator[Any]], method: str, observe: Observe
 ) -> Callable[..., AsyncIterator[Any]]:
     async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
         started = time.perf_counter()
+        code = code_pb2.OK
         try:
             _refuse_undecodable(request)
             async for response in behavior(request, context):
                 yield response
-        except Exception as error:
-            await _abort(error, context, method, started)
+        except BaseException as error:
+            code = _code_sent(error, context)
+            await _answer(error, context, method, started)
+        finally:
+            observe(method, code, time.perf_counter() - started)
 
     return guarded
 
@@ -109,8 +148,17 @@ def _refuse_undecodable(request: Any) -> None:
         )
 
 
-async def _abort(error: Exception, context: Context, method: str, started: float) -> None:
-    if isinstance(error, grpc.aio.AbortError):
+def _code_sent(error: BaseException, context: Context) -> int:
+    """Like code_of, but knows of the status that a handler aborted with by itself."""
+    if not isinstance(error, grpc.aio.AbortError):
+        return code_of(error)
+    code = context.code()
+    return int(code.value[0] if isinstance(code, grpc.StatusCode) else code)
+
+
+async def _answer(error: BaseException, context: Context, method: str, started: float) -> None:
+    """Ends the rpc with the error's status; an abort, or the caller's own leaving, goes on as it is."""
+    if isinstance(error, grpc.aio.AbortError) or not isinstance(error, Exception):
         raise error
     status = _status_of(error, method)
     log.info(

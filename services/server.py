@@ -16,7 +16,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.interceptors import ErrorInterceptor
+from services.interceptors import ErrorInterceptor, Observe
 
 log = structlog.get_logger(__name__)
 
@@ -52,14 +52,19 @@ class Server:
         log.info("server.stopped", port=self.port)
 
 
-def build(services: Sequence[str], *, max_message_bytes: int = 64 << 20) -> Server:
-    """Returns a server that reflects `services` (full names) beside health and reflection itself."""
+def build(
+    services: Sequence[str], *, max_message_bytes: int = 64 << 20, observe: Observe | None = None
+) -> Server:
+    """Returns a server that reflects `services` (full names) beside health and reflection itself.
+
+    `observe` is told of every ended rpc.
+    """
     options = [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
     ]
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=options)
+    server = grpc.aio.server(interceptors=[ErrorInterceptor(observe)], options=options)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]

@@ -1,0 +1,147 @@
+"""What Prometheus reads of the gateway: stages, batches, queues and outcomes.
+
+Knows names and labels of the series; knows nothing about when they are written. Children are made
+once and kept, since `labels()` costs three times what the observation does.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from google.rpc import code_pb2
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+_VERSION = ("rpc", "model", "version")
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128)
+_SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
+STAGES = ("tokenize", "queue", "infer", "decode", "total")
+
+
+class StageTimes:
+    """The stage histograms of one rpc and version."""
+
+    def __init__(self, histogram: Histogram, rpc: str, model: str, version: str) -> None:
+        self._observe = [histogram.labels(stage, rpc, model, version).observe for stage in STAGES]
+
+    def observe(self, *seconds: float) -> None:
+        """Takes the seconds of each stage of one answered call, in the order of STAGES."""
+        for observe, value in zip(self._observe, seconds, strict=True):
+            observe(value)
+
+
+class BatchSeries:
+    """The batch histograms and the queue gauge of one version; a batching.BatchObserver."""
+
+    def __init__(self, texts: Histogram, padding: Histogram, queue: Gauge) -> None:
+        self._texts, self._padding, self._queue = texts, padding, queue
+
+    def batch_sent(self, *, num_texts: int, num_tokens: int, num_padded_tokens: int) -> None:
+        """Records one batch."""
+        self._texts.observe(num_texts)
+        self._padding.observe(1 - num_tokens / num_padded_tokens)
+
+    def watch_queue(self, waiting_tokens: Callable[[], int]) -> None:
+        """Reads the gauge from `waiting_tokens` whenever Prometheus asks."""
+        self._queue.set_function(waiting_tokens)
+
+
+class Metrics:
+    """The gateway's series in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._stages = Histogram(
+            "conch_stage_seconds",
+            "Time of each stage of an answered call",
+            ("stage", *_VERSION),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._calls = Counter(
+            "conch_rpcs", "Ended rpcs by gRPC status", ("rpc", "code"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "conch_rpc_seconds",
+            "Time of an rpc, whatever its end",
+            ("rpc",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._failures = Counter(
+            "conch_version_failures",
+            "Calls that a version did not answer, by gRPC status",
+            (*_VERSION, "code"),
+            registry=self.registry,
+        )
+        self._texts = Histogram(
+            "conch_batch_texts",
+            "Texts in one call to Triton",
+            ("model", "version"),
+            buckets=_TEXTS,
+            registry=self.registry,
+        )
+        self._padding = Histogram(
+            "conch_batch_padding_ratio",
+            "Share of padding in one call to Triton",
+            ("model", "version"),
+            buckets=_SHARES,
+            registry=self.registry,
+        )
+        self._queue = Gauge(
+            "conch_queue_tokens", "Padded tokens that wait", ("model", "version"), registry=self.registry
+        )
+        self._fallbacks = Counter(
+            "conch_route_fallbacks",
+            "Calls that were a version's share and went to others because it does not serve",
+            ("model", "version"),
+            registry=self.registry,
+        )
+        self._rpc_child = lru_cache(maxsize=256)(self._rpc_children)
+        self.stages = lru_cache(maxsize=1024)(self._stage_times)
+
+    def rpc_ended(self, method: str, code: int, seconds: float) -> None:
+        """Counts one ended rpc; `method` as gRPC names it, `code` as google.rpc.Code numbers it."""
+        calls, durations = self._rpc_child(method, code)
+        calls.inc()
+        durations.observe(seconds)
+
+    def version_failed(self, rpc: str, model: str, version: int, code: int) -> None:
+        """Counts a call that a version did not answer."""
+        self._failures.labels(rpc, model, str(version), code_pb2.Code.Name(code)).inc()
+
+    def batches(self, model: str, version: int) -> BatchSeries:
+        """Returns the batch series of one version."""
+        labels = (model, str(version))
+        return BatchSeries(
+            self._texts.labels(*labels), self._padding.labels(*labels), self._queue.labels(*labels)
+        )
+
+    def route_fell_back(self, model: str, version: int) -> None:
+        """Counts a call whose share was a version that does not serve."""
+        self._fallbacks.labels(model, str(version)).inc()
+
+    def _stage_times(self, rpc: str, model: str, version: int) -> StageTimes:
+        return StageTimes(self._stages, rpc, model, str(version))
+
+    def _rpc_children(self, method: str, code: int) -> tuple[Counter, Histogram]:
+        rpc = method.rpartition(".")[2]
+        return self._calls.labels(rpc, code_pb2.Code.Name(code)), self._seconds.labels(rpc)
+
+
+class Exposition:
+    """The HTTP server of /metrics, in a thread of its own."""
+
+    def __init__(self, metrics: Metrics, address: str) -> None:
+        """Listens on `address` (host:port, port 0 = any free one). Raises OSError if it is taken."""
+        host, _, port = address.rpartition(":")
+        try:
+            self._server, self._thread = start_http_server(int(port), host, registry=metrics.registry)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {address} for metrics: {error.strerror}") from error
+        self.port = int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
