@@ -14,12 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.store import ClientConfig, ObjectStore, RetryConfig, from_url
+from obstore.store import ObjectStore, from_url
 
 from services.errors import BackendUnavailable, NotFound, NotReady, ServiceError
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = ("file", "s3", "gs", "az", "abfs")
 PARTIAL = ".partial"
@@ -29,8 +33,8 @@ _CHUNK_BYTES = 1 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 # obstore's own defaults retry a store that is gone for three minutes.
-_RETRIES: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=20)}
-_CLIENT: ClientConfig = {"connect_timeout": "5s", "timeout": "120s"}
+_RETRIES: "RetryConfig" = {"max_retries": 4, "retry_timeout": timedelta(seconds=20)}
+_CLIENT: "ClientConfig" = {"connect_timeout": "5s", "timeout": "120s"}
 
 
 def local_path(uri: str) -> Path | None:
