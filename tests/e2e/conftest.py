@@ -1,0 +1,35 @@
+"""One Conch for all end-to-end tests: `conch up` with a real Triton, and a model shipped through it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from examples.assets import minilm
+from examples.stack import Conch, running
+from tests.e2e.shipped import Shipped
+
+
+@pytest.fixture(scope="session")
+def conch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conch]:
+    """Triton on onnxruntime and the three services."""
+    with running(tmp_path_factory.mktemp("home"), runtime="onnxruntime") as conch:
+        yield conch
+
+
+@pytest.fixture(scope="session")
+def sentiment(conch: Conch, reviews: Path) -> Shipped:
+    """A served version in fp32 with 500 held-out reviews."""
+    recipe = (
+        "--epochs 1 --max-length 64 --learning-rate 2e-4 --evaluations-per-epoch 1 --validation-fraction 0.4"
+    )
+    sample = "--max-train-examples 640 --max-validation-examples 500 --parity-examples 200"
+    result = conch(
+        "ship", str(reviews), "--model", "sentiment", "--base-model", str(minilm()), "--id", "sentiment-1",
+        *recipe.split(), *sample.split(),
+    )  # fmt: skip
+    return Shipped(
+        result=result,
+        checkpoint=conch.home / "artifacts" / "training" / "sentiment-1",
+        versions=conch.home / "model_repository" / "sentiment",
+    )
