@@ -1,0 +1,159 @@
+"""The model that training starts from: its tokenizer, its config, its weights with the task's head.
+
+Knows transformers' loading and what it raises; knows nothing about data or training.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+
+from services import storage
+from services.errors import BackendUnavailable, InvalidRequest, NotFound, NotReady
+from services.tasks import Task
+
+_FIELD = "spec.base_model"
+
+
+def locate(base_model: str, scratch: Path) -> str:
+    """Returns what transformers loads `base_model` by: a folder, or a hub id that is no folder here.
+
+    An artifact at a remote URI is downloaded into `scratch`. Raises InvalidRequest.
+    """
+    storage_path = storage.local_path(base_model)
+    if storage_path is None:
+        return str(_downloaded(base_model, scratch))
+    if storage_path.is_dir():
+        return str(_model_folder(storage_path, base_model))
+    if "://" in base_model or base_model.startswith(("/", ".", "~")):
+        raise _invalid(f"there is no folder {base_model}")
+    return base_model
+
+
+def load_config(source: str) -> Any:
+    """Returns the model's config. Raises InvalidRequest, BackendUnavailable."""
+    with _translated(source):
+        return transformers.AutoConfig.from_pretrained(source)
+
+
+def save_tokenizer(source: str, folder: Path, *, max_length: int) -> None:
+    """Writes the model's tokenizer into `folder`, its tokenizer.json set to cut at `max_length`.
+
+    Raises InvalidRequest if it has no tokenizer.json and none can be made of it.
+    """
+    with _translated(source):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    tokenizer.model_max_length = max_length
+    tokenizer.save_pretrained(str(folder))
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise _invalid(f"{source} has a slow tokenizer: no tokenizer.json can be made of it")
+    if tokenizer.pad_token_id is None:
+        raise _invalid(f"the tokenizer of {source} has no padding token")
+    fast = Tokenizer.from_file(str(path))
+    fast.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+    fast.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    fast.save(str(path))
+
+
+def vocabulary_problem(folder: Path, config: Any) -> str:
+    """Returns what is wrong between the tokenizer in `folder` and the model, "" if nothing."""
+    size = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size(with_added_tokens=True)
+    return (
+        f"its tokenizer has {size} tokens, its model {config.vocab_size}" if size > config.vocab_size else ""
+    )
+
+
+def position_limit(config: Any) -> int:
+    """Returns how many tokens the model can read, a large number where nothing limits it."""
+    limit = getattr(config, "max_position_embeddings", None) or 0
+    if limit <= 0:
+        return 1 << 30
+    # RoBERTa and its kin count positions from the padding id on.
+    offset = config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type in _OFFSET else 0
+    return int(limit - offset)
+
+
+_OFFSET = ("camembert", "mpnet", "longformer", "data2vec-text", "esm", "luke", "ibert")
+
+
+def load_model(source: str, task: Task, labels: Sequence[str]) -> tuple[Any, list[str]]:
+    """Returns the fp32 model with the task's head, and the weights beside the head that start fresh.
+
+    A head of another shape is replaced. The head is initialised from torch's global seed.
+    """
+    model_class = getattr(transformers, task.auto_model)
+    with _translated(source):
+        model, loading = model_class.from_pretrained(
+            source,
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+            num_labels=len(labels),
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    return model, sorted(k for k in loading["missing_keys"] if k.startswith(model.base_model_prefix + "."))
+
+
+def input_names(model: Any, task: Task) -> list[str]:
+    """Returns the task's inputs that this model takes (DistilBERT takes no token_type_ids)."""
+    accepted = inspect.signature(model.forward).parameters
+    return [spec.name for spec in task.inputs if spec.name in accepted]
+
+
+def _downloaded(uri: str, scratch: Path) -> Path:
+    storage.check_uri(uri, field=_FIELD)
+    try:
+        storage.download(uri, scratch)
+    except (NotFound, NotReady) as error:
+        raise _invalid(error.message) from error
+    return _model_folder(scratch, uri)
+
+
+def _model_folder(folder: Path, base_model: str) -> Path:
+    if not (folder / "config.json").is_file():
+        raise _invalid(f"the folder {base_model} has no config.json, so it holds no model")
+    return folder
+
+
+@contextmanager
+def _translated(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        if _hub_unreachable(error):
+            raise BackendUnavailable(
+                f"the model hub did not answer for {source!r}, which is no folder here",
+                reason="HUB_UNAVAILABLE",
+                retry_seconds=10.0,
+            ) from error
+        raise _invalid(f"cannot load {source!r}: {_first_line(error)}") from error
+
+
+def _hub_unreachable(error: BaseException) -> bool:
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OfflineModeIsEnabled):
+            return False
+        if isinstance(chain, ConnectionError | TimeoutError) or (
+            isinstance(chain, LocalEntryNotFoundError) and not transformers.utils.hub.is_offline_mode()
+        ):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _invalid(description: str) -> InvalidRequest:
+    return InvalidRequest.field(_FIELD, description, reason="UNREADABLE_BASE_MODEL")

@@ -1,0 +1,60 @@
+"""Resumable checkpoints in the work folder: which are whole, which is the newest, which is the best.
+
+Knows the files that transformers' Trainer writes; a kill may leave a folder half written or half
+deleted, so a checkpoint counts only if every file of it is there and its state, written last, reads.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_STATE = "trainer_state.json"
+_FILES = ("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", _STATE)
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """A whole checkpoint of `step` optimizer steps; `best` is the best one so far, if any was evaluated."""
+
+    folder: Path
+    step: int
+    best: Path | None
+    finished: bool
+
+
+def newest(folder: Path) -> ResumePoint | None:
+    """Returns the newest whole checkpoint below `folder`, None if there is none. Deletes the broken ones."""
+    points = []
+    for path in folder.glob("checkpoint-*"):
+        if (point := _read(path)) is not None:
+            points.append(point)
+        else:
+            shutil.rmtree(path)
+    return max(points, key=lambda p: p.step, default=None)
+
+
+def _read(path: Path) -> ResumePoint | None:
+    if not all((path / name).is_file() for name in _FILES):
+        return None
+    try:
+        state = json.loads((path / _STATE).read_text())
+    except ValueError:
+        return None
+    # The folder may have moved since (another machine, another mount): names hold, paths do not.
+    best = path.with_name(Path(state["best_model_checkpoint"] or path.name).name)
+    return ResumePoint(
+        folder=path,
+        step=state["global_step"],
+        best=best if state["best_model_checkpoint"] and best.is_dir() else None,
+        finished=state["global_step"] >= state["max_steps"] or _stopped_early(state),
+    )
+
+
+def _stopped_early(state: dict[str, Any]) -> bool:
+    stopping = state["stateful_callbacks"].get("EarlyStoppingCallback")
+    if not stopping:
+        return False
+    patience = stopping["args"]["early_stopping_patience"]
+    return bool(stopping["attributes"]["early_stopping_patience_counter"] >= patience)

@@ -1,0 +1,149 @@
+"""The trainer's worker: labelled text in, a fine-tuned checkpoint artifact out.
+
+    python -m services.trainer.run ORDER_JSON
+
+Reads top to bottom like a recipe. Everything that can be wrong with the data or the base model is
+found before the first step; a restarted attempt goes on from its last whole checkpoint.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from conch.v1 import job_pb2, training_pb2, worker_pb2
+from services.errors import Cancelled, InvalidRequest
+from services.jobs import worker
+from services.jobs.reporting import Reporter
+from services.tasks import Task, find_task
+from services.tasks.encoding import Encoder
+from services.trainer import base_model, checkpoint, dataset, golden
+from services.trainer.dataset import Splits
+from services.trainer.defaults import with_defaults
+from services.trainer.evaluate import Predictor
+from services.trainer.features import Features
+from services.trainer.train import Run, Trained, train
+
+_NUM_STAGES = 5
+
+
+def run(order: worker_pb2.WorkOrder, report: Reporter) -> training_pb2.TrainingResult:
+    """Does what a training order says and returns what the job leaves.
+
+    Raises InvalidRequest (the data, the base model or the hyperparameters can never work), Cancelled
+    (after a checkpoint was written), NotReady (disk full), BackendUnavailable (store or hub away).
+    """
+    if (written := checkpoint.find_written(order)) is not None:
+        return written
+    spec = with_defaults(order.training)
+    task = find_task(spec.task, field="spec.task")
+    work = Path(order.work_dir)
+    _prepare_process(spec.hyperparameters)
+
+    report.stage("data", 1, _NUM_STAGES)
+    splits = dataset.load(spec, task, scratch=work / "data", report=report)
+
+    report.stage("model", 2, _NUM_STAGES)
+    source = base_model.locate(spec.base_model, work / "base")
+    encoder = _encoder(source, spec, work / "tokenizer", report)
+    model = _model(source, task, splits.labels, report)
+    plan = _plan(model, task, splits, encoder, spec, work / "checkpoints", report)
+    _stop_if_cancelled(report)
+
+    report.stage("train", 3, _NUM_STAGES)
+    trained = train(model, plan)
+
+    report.stage("evaluate", 4, _NUM_STAGES)
+    model, _ = base_model.load_model(str(trained.folder), task, splits.labels)
+    predict = Predictor(model, task, names=plan.input_names, pad_id=plan.pad_id)
+    evaluation = trained.evaluation or _evaluate(predict, plan, trained)
+    chosen = golden.choose_golden(splits.validation, plan.validation.lengths, task)
+    examples = golden.golden_examples([splits.validation[i] for i in chosen], predict, encoder)
+
+    report.stage("write", 5, _NUM_STAGES)
+    content = checkpoint.Content(model, work / "tokenizer", examples, splits, encoder.max_length, evaluation)
+    result = checkpoint.write(content, order, spec, task, scratch=work / "artifact")
+    report.event(
+        artifact_written=job_pb2.ArtifactWritten(
+            kind="checkpoint", uri=result.checkpoint_uri, digest=result.checkpoint_digest
+        )
+    )
+    return result
+
+
+def _prepare_process(h: training_pb2.Hyperparameters) -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(h.num_threads or len(os.sched_getaffinity(0)))
+    transformers.set_seed(h.seed)
+
+
+def _encoder(source: str, spec: training_pb2.TrainingSpec, folder: Path, report: Reporter) -> Encoder:
+    config = base_model.load_config(source)
+    max_length, limit = int(spec.hyperparameters.max_length), base_model.position_limit(config)
+    if max_length > limit:
+        message = f"max_length {max_length} is more than the model can read: {limit} tokens are used"
+        report.warning("MAX_LENGTH_CLAMPED", message)
+        max_length = limit
+    base_model.save_tokenizer(source, folder, max_length=max_length)
+    if problem := base_model.vocabulary_problem(folder, config):
+        raise InvalidRequest.field("spec.base_model", problem, reason="UNREADABLE_BASE_MODEL")
+    return Encoder.from_file(folder / "tokenizer.json", max_length)
+
+
+def _model(source: str, task: Task, labels: list[str], report: Reporter) -> Any:
+    model, fresh = base_model.load_model(source, task, labels)
+    if fresh:
+        message = f"{len(fresh)} weights below the head are not in the base model and start fresh: {fresh[0]}"
+        report.warning("BASE_MODEL_INCOMPLETE", message + (", ..." if len(fresh) > 1 else ""))
+    return model
+
+
+def _plan(
+    model: Any,
+    task: Task,
+    splits: Splits,
+    encoder: Encoder,
+    spec: training_pb2.TrainingSpec,
+    folder: Path,
+    report: Reporter,
+) -> Run:
+    train_split = Features(splits.train, task.targets(splits.train, splits.labels), encoder)
+    validation = Features(splits.validation, task.targets(splits.validation, splits.labels), encoder)
+    if cut := train_split.num_truncated:
+        message = (
+            f"{cut} of {len(train_split)} training texts are longer than {encoder.max_length} tokens and cut"
+        )
+        report.warning("TEXTS_TRUNCATED", message)
+    return Run(
+        task=task,
+        labels=splits.labels,
+        train=train_split,
+        validation=validation,
+        input_names=base_model.input_names(model, task),
+        pad_id=encoder.pad_id,
+        hyperparameters=spec.hyperparameters,
+        folder=folder,
+        report=report,
+    )
+
+
+def _evaluate(predict: Predictor, plan: Run, trained: Trained) -> job_pb2.Evaluation:
+    outputs = predict.split(plan.validation, stop=lambda: plan.report.cancelled)
+    if outputs is None:
+        raise Cancelled("stopped during the last evaluation", reason="CANCELLED")
+    evaluation = plan.task.evaluate(outputs, plan.validation.targets, plan.labels)
+    evaluation.split, evaluation.step = "validation", trained.step
+    plan.report.event(evaluation=evaluation)
+    return evaluation
+
+
+def _stop_if_cancelled(report: Reporter) -> None:
+    if report.cancelled:
+        raise Cancelled("stopped before the first step", reason="CANCELLED")
+
+
+if __name__ == "__main__":
+    worker.main(run)

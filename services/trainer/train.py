@@ -1,0 +1,183 @@
+"""Fine-tuning: transformers' Trainer with our batches, our evaluation and exact resumption.
+
+Knows the training loop; knows nothing about data files or artifacts.
+"""
+
+import contextlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch.utils.data import DataLoader
+from transformers.trainer_callback import PrinterCallback
+
+from conch.v1 import job_pb2, training_pb2
+from services.jobs.reporting import Reporter
+from services.tasks import Task
+from services.tasks.encoding import Tokens
+from services.trainer import resume
+from services.trainer.evaluate import Predictor
+from services.trainer.features import Features, LengthGroupedBatches, to_tensors
+from services.trainer.progress import Progress
+
+# The best and the newest; with one, a worse newest would leave nothing to resume from.
+_CHECKPOINTS_KEPT = 2
+_LOGGED_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a training run is made of but the model."""
+
+    task: Task
+    labels: list[str]
+    train: Features
+    validation: Features
+    input_names: list[str]
+    pad_id: int
+    hyperparameters: training_pb2.Hyperparameters
+    folder: Path
+    """Where resumable checkpoints go."""
+    report: Reporter
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best checkpoint's folder and step; its evaluation if this process made it."""
+
+    folder: Path
+    step: int
+    evaluation: job_pb2.Evaluation | None
+
+
+def train(model: Any, run: Run) -> Trained:
+    """Trains `model`, from the newest whole checkpoint in `run.folder` if there is one.
+
+    Raises Cancelled once a checkpoint is written, InvalidRequest if the loss is no number any more.
+    """
+    point = resume.newest(run.folder)
+    trainer = FineTuning(model, run)
+    if point is None or not point.finished:
+        trainer.train(resume_from_checkpoint=str(point.folder) if point else None)
+        point = resume.newest(run.folder)
+    assert point is not None, "the Trainer saves at its last step"
+    folder = point.best or point.folder
+    step = int(folder.name.rpartition("-")[2])
+    return Trained(folder, step, trainer.evaluations.get(step))
+
+
+class FineTuning(transformers.Trainer):  # type: ignore[misc]  # transformers ships no types
+    """The Trainer with batches of like length, fp32 evaluation by the task, and events."""
+
+    def __init__(self, model: Any, run: Run) -> None:
+        self._run = run
+        self._progress = Progress(run.report)
+        self._predict = Predictor(model, run.task, names=run.input_names, pad_id=run.pad_id)
+        self.evaluations: dict[int, job_pb2.Evaluation] = {}
+        super().__init__(
+            model=model,
+            args=_arguments(run),
+            train_dataset=run.train,
+            eval_dataset=run.validation,
+            callbacks=_callbacks(run, self._progress),
+        )
+        self.remove_callback(PrinterCallback)  # it prints to stdout
+        # transformers 5.23 takes BERT's **kwargs for a promise to average over the whole step, and
+        # then multiplies loss and gradients by the accumulation steps: tests/integration/test_trainer.py.
+        self.model_accepts_loss_kwargs = False
+
+    def get_train_dataloader(self) -> Any:
+        """Returns batches of like length, in an order that survives a restart."""
+        loader = DataLoader(self._run.train, batch_sampler=_batches(self._run), collate_fn=self._collate)
+        return self.accelerator.prepare(loader)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+        """Runs one forward and backward pass; counts its examples for the reported throughput."""
+        self._progress.count(len(inputs["labels"]))
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss_context_manager(self) -> Any:
+        """Returns bf16 autocast where asked for; evaluation stays outside of it and is fp32."""
+        if self._run.hyperparameters.precision != job_pb2.PRECISION_BF16:
+            return contextlib.nullcontext()
+        return torch.autocast(self.args.device.type, torch.bfloat16)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Returns the task's metrics on the validation split and reports them."""
+        outputs = self._predict.split(self._run.validation, stop=lambda: self._run.report.cancelled)
+        metrics = self._unevaluated() if outputs is None else self._evaluated(outputs)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _evaluated(self, outputs: Any) -> dict[str, float]:
+        run, step = self._run, self.state.global_step
+        evaluation = run.task.evaluate(outputs, run.validation.targets, run.labels)
+        evaluation.split, evaluation.step = "validation", step
+        self.evaluations[step] = evaluation
+        run.report.event(evaluation=evaluation)
+        return {f"eval_{name}": value for name, value in evaluation.metrics.items()}
+
+    def _unevaluated(self) -> dict[str, float]:
+        # Cancelled in between: never the best, so that only the checkpoint is written before we stop.
+        return {f"eval_{self._run.task.best_metric}": -1.0}
+
+    def _collate(self, rows: list[tuple[Tokens, Any]]) -> dict[str, torch.Tensor]:
+        batch = to_tensors([tokens for tokens, _ in rows], self._run.input_names, self._run.pad_id)
+        return batch | {"labels": torch.as_tensor([target for _, target in rows])}
+
+
+def num_steps(run: Run) -> int:
+    """Returns how many optimizer steps the run has unless it stops early."""
+    return int(run.hyperparameters.max_steps) or max(
+        1, math.ceil(run.hyperparameters.num_epochs * _steps_per_epoch(run))
+    )
+
+
+def _steps_per_epoch(run: Run) -> int:
+    return math.ceil(len(_batches(run)) / run.hyperparameters.gradient_accumulation_steps)
+
+
+def _batches(run: Run) -> LengthGroupedBatches:
+    return LengthGroupedBatches(
+        run.train.lengths,
+        batch_size=run.hyperparameters.batch_size,
+        accumulation=run.hyperparameters.gradient_accumulation_steps,
+        seed=run.hyperparameters.seed,
+    )
+
+
+def _callbacks(run: Run, progress: Progress) -> list[transformers.TrainerCallback]:
+    patience = run.hyperparameters.early_stopping_patience
+    stopping = [transformers.EarlyStoppingCallback(patience)] if patience else []
+    return [progress, *stopping]
+
+
+def _arguments(run: Run) -> transformers.TrainingArguments:
+    h, steps = run.hyperparameters, num_steps(run)
+    every = math.ceil(_steps_per_epoch(run) / h.evaluations_per_epoch)
+    return transformers.TrainingArguments(
+        output_dir=str(run.folder),
+        max_steps=steps,
+        per_device_train_batch_size=h.batch_size,
+        gradient_accumulation_steps=h.gradient_accumulation_steps,
+        learning_rate=h.learning_rate,
+        warmup_steps=math.ceil(h.warmup_ratio * steps),
+        weight_decay=h.weight_decay,
+        seed=h.seed,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=_CHECKPOINTS_KEPT,
+        metric_for_best_model=run.task.best_metric,
+        greater_is_better=True,
+        logging_steps=max(1, steps // _LOGGED_STEPS),
+        logging_nan_inf_filter=False,  # it would show a diverged run as a healthy one
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
