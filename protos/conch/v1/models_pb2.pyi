@@ -745,6 +745,11 @@ class GetRoutesResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ROUTES_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    problem: builtins.str
+    """Why that is not what the routes file says, in sentences: the file is broken, or a version in it
+    did not come up. Empty if it is.
+    """
     @property
     def routes(self) -> Global___Routes:
         """What holds now."""
@@ -753,9 +758,10 @@ class GetRoutesResponse(google.protobuf.message.Message):
         self,
         *,
         routes: Global___Routes | None = ...,
+        problem: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["routes", b"routes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["routes", b"routes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["problem", b"problem", "routes", b"routes"]) -> None: ...
 
 Global___GetRoutesResponse: typing_extensions.TypeAlias = GetRoutesResponse
 
