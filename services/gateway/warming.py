@@ -1,0 +1,175 @@
+"""Brings one staged version of a loaded model up: reads what Triton says of it, warms it, proves it.
+
+Knows Triton's metadata and a version's files; knows nothing about routes, shares or other versions.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from conch.v1 import inference_pb2, job_pb2, models_pb2
+from services.errors import BackendUnavailable, NotReady, ServiceError
+from services.gateway import proving
+from services.gateway.batching import Batcher, BatchLimits, BatchObserver, Infer
+from services.gateway.settings import GatewaySettings
+from services.gateway.shapes import Shapes
+from services.gateway.triton import Triton
+from services.repository import certificates
+from services.tasks import Task, find_task
+from services.tasks.base import FloatArray, IntArray
+from services.tasks.encoding import Encoder
+
+_PROOF_SECONDS = 120.0
+
+
+@dataclass(frozen=True, eq=False)
+class ServedVersion:
+    """A proven version: all that answering a call needs."""
+
+    version: models_pb2.Version
+    task: Task
+    labels: Sequence[str]
+    encoder: Encoder
+    served_by: inference_pb2.ServedBy
+    batcher: Batcher
+
+
+class BatchMetrics(Protocol):
+    """Where a version's batches are counted."""
+
+    def batches(self, model: str, version: int) -> BatchObserver:
+        """Returns the observer of one version."""
+
+
+@dataclass(frozen=True)
+class Warming:
+    """What every version's way up needs; `on_lost` hears of each call that Triton did not answer."""
+
+    settings: GatewaySettings
+    triton: Triton
+    metrics: BatchMetrics | None
+    on_lost: Callable[[], None]
+
+    async def bring_up(self, version: models_pb2.Version) -> ServedVersion:
+        """Returns a version that Triton has loaded, once it is warm and proven.
+
+        Raises NotReady with a sentence if it cannot serve, BackendUnavailable if Triton is gone.
+        """
+        verdict = self._verdict(version)
+        task = find_task(version.manifest.checkpoint.task)
+        folder = self.settings.resolved_staged() / version.model / str(version.version)
+        encoder = await asyncio.to_thread(_read_encoder, folder, version)
+        infer = await self._infer(version, task)
+        served = ServedVersion(
+            version=version,
+            task=task,
+            labels=tuple(version.manifest.checkpoint.labels),
+            encoder=encoder,
+            served_by=_served_by(version, verdict, await self._runtime(version)),
+            batcher=self._batcher(version, infer, encoder),
+        )
+        await self._prove(served, folder, verdict)
+        return served
+
+    def _verdict(self, version: models_pb2.Version) -> job_pb2.Verdict | None:
+        try:
+            return certificates.check(version, self.settings.runtime)
+        except NotReady:
+            if f"{version.model}@{version.version}" in self.settings.allow_uncertified:
+                return None
+            raise
+
+    async def _runtime(self, version: models_pb2.Version) -> job_pb2.Runtime.ValueType:
+        config = await self.triton.model_config(version.model, version.version)
+        name = config.backend or config.platform.removesuffix("_onnx")
+        if name != self.settings.runtime:
+            raise NotReady(
+                f"Triton runs it with {name or 'no known backend'}, this gateway expects "
+                f"{self.settings.runtime}: start both with the same CONCH_RUNTIME",
+                reason="OTHER_RUNTIME",
+            )
+        return job_pb2.Runtime.Value(f"RUNTIME_{name.upper()}")
+
+    async def _infer(self, version: models_pb2.Version, task: Task) -> Infer:
+        metadata = await self.triton.metadata(version.model, version.version)
+        taken = _taken(
+            [t.name for t in metadata.inputs], [s.name for s in task.inputs], "asks for the inputs"
+        )
+        outputs = [spec.name for spec in task.outputs]
+        _taken(outputs, [t.name for t in metadata.outputs], "does not give the outputs")
+
+        async def infer(inputs: Mapping[str, IntArray], seconds: float | None) -> Mapping[str, FloatArray]:
+            wanted = {name: inputs[name] for name in taken}
+            try:
+                return await self.triton.infer(
+                    version.model, version.version, wanted, outputs, timeout_seconds=seconds
+                )
+            except BackendUnavailable:
+                self.on_lost()
+                raise
+
+        return infer
+
+    def _batcher(self, version: models_pb2.Version, infer: Infer, encoder: Encoder) -> Batcher:
+        return Batcher(
+            infer,
+            shapes=Shapes.of(self.settings, self.settings.runtime, encoder.max_length),
+            limits=BatchLimits.of(self.settings),
+            pad_id=encoder.pad_id,
+            subject=f"{version.model}@{version.version}",
+            observe=self.metrics.batches(version.model, version.version) if self.metrics else None,
+        )
+
+    async def _prove(self, served: ServedVersion, folder: Path, verdict: job_pb2.Verdict | None) -> None:
+        golden = await asyncio.to_thread(proving.read_golden, folder)
+        try:
+            async with asyncio.timeout(_PROOF_SECONDS):
+                await served.batcher.warm(self.settings.warm_seconds)
+                await proving.prove(
+                    golden,
+                    task=served.task,
+                    encoder=served.encoder,
+                    batcher=served.batcher,
+                    verdict=verdict,
+                )
+        except ServiceError:
+            raise
+        except TimeoutError as error:
+            raise BackendUnavailable(
+                f"Triton did not answer the golden examples within {_PROOF_SECONDS:.0f} s",
+                reason="TRITON_UNAVAILABLE",
+            ) from error
+        except Exception as error:
+            raise NotReady(
+                f"it did not prove itself: its golden examples were not answered: {error}",
+                reason="NOT_PROVEN",
+            ) from error
+
+
+def _read_encoder(folder: Path, version: models_pb2.Version) -> Encoder:
+    try:
+        return Encoder.from_file(folder / "tokenizer.json", version.manifest.checkpoint.max_length)
+    except Exception as error:  # tokenizers raises bare Exception for a bad file
+        raise NotReady(f"its tokenizer.json cannot be read: {error}", reason="ARTIFACT_DAMAGED") from error
+
+
+def _served_by(
+    version: models_pb2.Version, verdict: job_pb2.Verdict | None, runtime: job_pb2.Runtime.ValueType
+) -> inference_pb2.ServedBy:
+    return inference_pb2.ServedBy(
+        model=version.model,
+        version=version.version,
+        artifact_digest=version.digest,
+        precision=verdict.precision if verdict else job_pb2.PRECISION_UNSPECIFIED,
+        runtime=runtime,
+        uncertified=verdict is None,
+    )
+
+
+def _taken(needed: Sequence[str], known: Sequence[str], complaint: str) -> list[str]:
+    strange = [name for name in needed if name not in known]
+    if strange:
+        raise NotReady(f"it {complaint} {', '.join(strange)}", reason="OTHER_SIGNATURE")
+    return list(needed)
