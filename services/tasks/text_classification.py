@@ -99,7 +99,7 @@ class TextClassification(Task):
         return [example.target for example in examples]
 
     def predict(self, outputs: Outputs) -> IntArray:
-        return outputs["logits"].argmax(axis=1).astype(np.int64)
+        return np.asarray(outputs["logits"].argmax(axis=1), dtype=np.int64)
 
     def evaluate(self, outputs: Outputs, targets: IntArray, labels: Sequence[str]) -> job_pb2.Evaluation:
         logits = outputs["logits"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
@@ -144,7 +145,7 @@ def _hub_unreachable(error: BaseException) -> bool:
         if isinstance(chain, OfflineModeIsEnabled):
             return False
         if isinstance(chain, ConnectionError | TimeoutError) or (
-            isinstance(chain, LocalEntryNotFoundError) and not transformers.utils.hub.is_offline_mode()
+            isinstance(chain, LocalEntryNotFoundError) and not is_offline_mode()
         ):
             return True
         chain = chain.__cause__ or chain.__context__

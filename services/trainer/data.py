@@ -86,7 +86,7 @@ def _examples(table: Table, task: Task, asked: Mapping[str, str], *, uri: str, f
 
 
 def _example(number: int, row: Row, columns: Mapping[str, str], task: Task) -> Example | Broken:
-    values = {role: row.get(name) for role, name in columns.items()}
+    values: dict[str, Any] = {role: row.get(name) for role, name in columns.items()}
     complaint = _text_complaint("text", values["text"]) or (
         _text_complaint("text_pair", values["text_pair"]) if "text_pair" in values else ""
     )

@@ -3,6 +3,7 @@
 Knows tokens and batches; knows nothing about models or files.
 """
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -73,7 +74,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self._lengths) // self._batch_size)
+        return math.ceil(len(self._lengths) / self._batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = random.Random(f"{self._seed} {self._epoch}")

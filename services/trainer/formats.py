@@ -19,7 +19,9 @@ from services.errors import InvalidRequest
 
 Row = dict[str, Any]
 
-_BY_SUFFIX = {
+Format = training_pb2.Dataset.Format.ValueType
+
+_BY_SUFFIX: dict[str, Format] = {
     ".jsonl": training_pb2.Dataset.FORMAT_JSONL,
     ".ndjson": training_pb2.Dataset.FORMAT_JSONL,
     ".json": training_pb2.Dataset.FORMAT_JSONL,
@@ -40,15 +42,15 @@ class Broken:
 
 @dataclass(frozen=True)
 class Table:
-    """A file's columns and its rows with their numbers: from 1, lines of a JSONL file, headers not counted."""
+    """A file's columns, and its rows with their numbers: from 1, headers not counted, JSONL by line."""
 
     columns: list[str]
     rows: list[tuple[int, Row | Broken]]
 
 
-def format_of(uri: str, asked: training_pb2.Dataset.Format.ValueType, *, field: str) -> int:
+def format_of(uri: str, asked: Format, *, field: str) -> Format:
     """Returns the format asked for, else the one that the file's name says. Raises InvalidRequest."""
-    found = asked or _BY_SUFFIX.get(Path(uri).suffix.lower(), 0)
+    found = asked or _BY_SUFFIX.get(Path(uri).suffix.lower())
     if not found:
         known = " ".join(_BY_SUFFIX)
         raise InvalidRequest.field(
@@ -57,7 +59,7 @@ def format_of(uri: str, asked: training_pb2.Dataset.Format.ValueType, *, field: 
     return found
 
 
-def read_table(path: Path, *, uri: str, file_format: int, field: str) -> Table:
+def read_table(path: Path, *, uri: str, file_format: Format, field: str) -> Table:
     """Returns the rows of the file at `path`, which came from `uri`.
 
     Raises InvalidRequest that names `field` where the file as a whole is not of its format.

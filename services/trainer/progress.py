@@ -50,9 +50,9 @@ class Progress(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: dict[str, float],
-        **_: Any,
+        **kwargs: Any,
     ) -> None:
+        logs: dict[str, float] = kwargs["logs"]
         if "loss" not in logs:
             return
         _check_finite(logs["loss"], state.global_step)

@@ -74,8 +74,8 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> training_pb2.TrainingR
 
 
 def _prepare_process(h: training_pb2.Hyperparameters) -> None:
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(h.num_threads or len(os.sched_getaffinity(0)))
     transformers.set_seed(h.seed)
 

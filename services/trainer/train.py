@@ -69,7 +69,7 @@ def train(model: Any, run: Run) -> Trained:
     return Trained(folder, step, trainer.evaluations.get(step))
 
 
-class FineTuning(transformers.Trainer):  # type: ignore[misc]  # transformers ships no types
+class FineTuning(transformers.Trainer):
     """The Trainer with batches of like length, fp32 evaluation by the task, and events."""
 
     def __init__(self, model: Any, run: Run) -> None:

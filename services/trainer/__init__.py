@@ -1,0 +1,1 @@
+"""The trainer: fine-tunes pretrained models on labelled text."""
