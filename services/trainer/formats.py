@@ -19,9 +19,7 @@ from services.errors import InvalidRequest
 
 Row = dict[str, Any]
 
-Format = training_pb2.Dataset.Format.ValueType
-
-_BY_SUFFIX: dict[str, Format] = {
+_BY_SUFFIX: dict[str, int] = {
     ".jsonl": training_pb2.Dataset.FORMAT_JSONL,
     ".ndjson": training_pb2.Dataset.FORMAT_JSONL,
     ".json": training_pb2.Dataset.FORMAT_JSONL,
@@ -48,7 +46,7 @@ class Table:
     rows: list[tuple[int, Row | Broken]]
 
 
-def format_of(uri: str, asked: Format, *, field: str) -> Format:
+def format_of(uri: str, asked: int, *, field: str) -> int:
     """Returns the format asked for, else the one that the file's name says. Raises InvalidRequest."""
     found = asked or _BY_SUFFIX.get(Path(uri).suffix.lower())
     if not found:
@@ -59,7 +57,7 @@ def format_of(uri: str, asked: Format, *, field: str) -> Format:
     return found
 
 
-def read_table(path: Path, *, uri: str, file_format: Format, field: str) -> Table:
+def read_table(path: Path, *, uri: str, file_format: int, field: str) -> Table:
     """Returns the rows of the file at `path`, which came from `uri`.
 
     Raises InvalidRequest that names `field` where the file as a whole is not of its format.

@@ -17,7 +17,7 @@ NUM_GOLDEN = 32
 
 
 def choose_golden(examples: Sequence[Example], lengths: Sequence[int], task: Task) -> list[int]:
-    """Returns the indices of up to 32 examples: strata in proportion, each from its shortest to its longest."""
+    """Returns the indices of up to 32 examples: strata in proportion, each from shortest to longest."""
     strata: dict[str, list[int]] = defaultdict(list)
     for index, stratum in enumerate(task.strata(examples)):
         strata[stratum].append(index)
