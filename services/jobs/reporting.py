@@ -73,7 +73,7 @@ class Reporter:
         self._append(worker_pb2.WorkerReport(outcome=outcome), durable=True)
 
     def close(self, *, flush_seconds: float = 5.0) -> None:
-        """Waits at most `flush_seconds` until the service acknowledged everything; the spool has it anyway."""
+        """Waits at most `flush_seconds` until the service acknowledged all; the spool has it anyway."""
         if self._push is not None:
             self._push.close(flush_seconds)
         self._spool.close()

@@ -1,0 +1,1 @@
+"""The converter: turns checkpoints into certified, published model versions."""

@@ -1,0 +1,86 @@
+"""Starts, runs and stops a job service: database, server, workers. Shared by trainer and converter.
+
+Knows nothing about what the jobs are. Workers outlive the service.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+import grpc.aio
+import structlog
+
+from conch.v1 import worker_pb2, worker_pb2_grpc
+from services import server
+from services.errors import ServiceError
+from services.jobs.changes import Changes
+from services.jobs.database import Database
+from services.jobs.jobs import Jobs
+from services.jobs.scheduler import Kind, Scheduler
+from services.jobs.settings import JobSettings
+from services.jobs.store import Store
+from services.jobs.worker_servicer import WorkerServicer
+
+log = structlog.get_logger(__name__)
+
+EXIT_UNUSABLE = 2
+"""Exit code where the service cannot start as it is set up; one line on stderr says why."""
+_WORKER_SERVICE = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
+Register = Callable[[Jobs, grpc.aio.Server], None]
+
+
+async def serve(
+    kind: Kind, *, service_name: str, address: str, settings: JobSettings, register: Register
+) -> int:
+    """Serves jobs of one kind at `address` until SIGTERM or SIGINT; returns the process's exit code.
+
+    `register` adds the servicer of `service_name` to the server.
+    """
+    try:
+        database = Database(settings.resolved_database_url())
+        database.migrate()
+    except ServiceError as error:
+        return _refuse(error.message)
+    changes, store = Changes(), Store(database)
+    scheduler = _scheduler(kind, store, changes, settings)
+    jobs = Jobs(kind.name, store, scheduler, changes)
+    serving = server.build([service_name, _WORKER_SERVICE])
+    register(jobs, serving.grpc)
+    worker_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, changes), serving.grpc)
+    # Before anyone can see us serve: a signal from then on drains.
+    stop = asyncio.ensure_future(server.stop_signal())
+    await asyncio.sleep(0)
+    try:
+        port = await serving.start(address)
+    except OSError as error:
+        return _refuse(error.strerror or str(error))
+    await scheduler.start(_reachable(address, port))
+    await stop
+    changes.close()
+    await scheduler.close()
+    await serving.drain(settings.drain_seconds)
+    database.close()
+    return 0
+
+
+def _scheduler(kind: Kind, store: Store, changes: Changes, settings: JobSettings) -> Scheduler:
+    return Scheduler(
+        kind,
+        store,
+        changes,
+        jobs_folder=settings.resolved_home() / "jobs",
+        max_concurrent_jobs=settings.max_concurrent_jobs,
+        cancel_grace_seconds=settings.cancel_grace_seconds,
+    )
+
+
+def _reachable(address: str, port: int) -> str:
+    """Returns where workers on this machine reach a server that listens at `address`."""
+    host = address.rpartition(":")[0]
+    local = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
+    return f"{local.get(host, host)}:{port}"
+
+
+def _refuse(problem: str) -> int:
+    print(problem, file=sys.stderr)
+    return EXIT_UNUSABLE

@@ -1,0 +1,216 @@
+"""The jobs store: every question to the jobs database and every change of it, one transaction each.
+
+Knows tables and the life of a job; knows nothing about processes, gRPC or asyncio (call it in
+threads). Who changes a job holds its row, so sequence numbers have no gap and no repeat. Everything
+raises BackendUnavailable if the database does not answer.
+"""
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from conch.v1 import job_pb2, worker_pb2
+from services.errors import AlreadyExists, NotFound, NotReady
+from services.jobs import journal
+from services.jobs.database import Database
+from services.jobs.outcomes import FINAL_STATES, Attempt, Death, conclude
+from services.jobs.tables import Event, Job, VersionClaim
+
+_PENDING, _RUNNING = job_pb2.JobStatus.STATE_PENDING, job_pb2.JobStatus.STATE_RUNNING
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job to create. With `model` a version number above `version_floor` is claimed for it."""
+
+    id: str
+    kind: str
+    spec: bytes
+    max_attempts: int
+    model: str = ""
+    version_floor: int = 0
+
+
+class Store:
+    """The jobs of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, new: NewJob) -> Job:
+        """Inserts a job as PENDING, or returns the one that has this id and this very spec.
+
+        Raises AlreadyExists if the id belongs to another spec or kind.
+        """
+        with self._database.write_alone() as session:
+            if (existing := _by_id(session, new.id)) is not None:
+                return same_or_taken(existing, kind=new.kind, spec=new.spec)
+            job = _fresh(new, version=_claim_version(session, new) if new.model else 0)
+            session.add(job)
+            session.flush()
+            journal.enter(session, job, _PENDING)
+            return job
+
+    def find(self, job_id: str) -> Job | None:
+        """Returns the job of any kind with this id."""
+        with self._database.read() as session:
+            return _by_id(session, job_id)
+
+    def get(self, kind: str, job_id: str) -> Job:
+        """Returns the job. Raises NotFound."""
+        with self._database.read() as session:
+            return _known(_by_id(session, job_id), kind, job_id)
+
+    def page(self, kind: str, *, states: Collection[int], before: int | None, limit: int) -> list[Job]:
+        """Returns up to `limit` jobs with a number below `before`, newest first; no states = all."""
+        query = select(Job).where(Job.kind == kind).order_by(Job.number.desc()).limit(limit)
+        if states:
+            query = query.where(Job.state.in_(states))
+        if before is not None:
+            query = query.where(Job.number < before)
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
+    def events(self, job_id: str, *, from_sequence: int, limit: int) -> list[job_pb2.JobEvent]:
+        """Returns up to `limit` of the job's events from a sequence number on, in order."""
+        query = select(Event.content).where(Event.job_id == job_id, Event.sequence >= from_sequence)
+        with self._database.read() as session:
+            contents = session.scalars(query.order_by(Event.sequence).limit(limit))
+            return [job_pb2.JobEvent.FromString(content) for content in contents]
+
+    def request_cancel(self, kind: str, job_id: str) -> Job:
+        """Cancels a PENDING job at once, notes the wish on a RUNNING one, leaves others. Raises NotFound."""
+        with self._database.write() as session:
+            job = _known(_locked(session, job_id), kind, job_id)
+            if job.state not in FINAL_STATES:
+                job.cancel_requested = True
+            if job.state == _PENDING:
+                journal.enter(session, job, job_pb2.JobStatus.STATE_CANCELLED)
+            return job
+
+    def delete(self, kind: str, job_id: str) -> None:
+        """Removes a job in a final state with its events. Raises NotFound, NotReady."""
+        with self._database.write() as session:
+            job = _known(_locked(session, job_id), kind, job_id)
+            require_final(job)
+            session.execute(delete(Event).where(Event.job_id == job_id))
+            session.delete(job)
+
+    def claim_next(self, kind: str, *, jobs_folder: str) -> Job | None:
+        """Begins the next attempt of the oldest PENDING job, RUNNING from now on; None if none waits."""
+        query = select(Job).where(Job.kind == kind, Job.state == _PENDING).order_by(Job.number).limit(1)
+        with self._database.write() as session:
+            job = session.scalar(query.with_for_update(skip_locked=True))
+            if job is not None:
+                _begin_attempt(job, f"{jobs_folder}/{job.id}")
+                journal.enter(session, job, _RUNNING)
+            return job
+
+    def running(self, kind: str) -> list[Job]:
+        """Returns the jobs that are RUNNING, oldest first."""
+        query = select(Job).where(Job.kind == kind, Job.state == _RUNNING).order_by(Job.number)
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
+    def record_worker(self, job_id: str, *, attempt: int, pid: int, mark: str) -> Job:
+        """Notes which process runs the attempt. Raises NotFound, NotReady if another attempt took over."""
+        with self._database.write() as session:
+            job = _current(session, job_id, attempt)
+            job.worker_pid, job.worker_mark = pid, mark
+            return job
+
+    def take_report(self, job_id: str, *, attempt: int, report: worker_pb2.WorkerReport) -> int:
+        """Puts a worker's report on disk unless it is there already; returns the newest worker sequence.
+
+        Raises NotFound if there is no such job, NotReady if the attempt is not the one that runs.
+        """
+        with self._database.write() as session:
+            job = _current(session, job_id, attempt)
+            journal.take(session, job, [report])
+            return job.worker_sequence
+
+    def conclude(
+        self, job_id: str, *, attempt: int, reports: Sequence[worker_pb2.WorkerReport], death: Death
+    ) -> Job:
+        """Takes what the gone worker's spool holds and decides what becomes of the job.
+
+        Raises NotFound, NotReady if another attempt took over (it was concluded before).
+        """
+        with self._database.write() as session:
+            job = _current(session, job_id, attempt)
+            journal.take(session, job, reports)
+            outcome = worker_pb2.Outcome.FromString(job.outcome) if job.outcome is not None else None
+            ended = Attempt(job.attempt, job.max_attempts, job.cancel_requested)
+            journal.apply(session, job, conclude(ended, outcome, death))
+            return job
+
+
+def same_or_taken(existing: Job, *, kind: str, spec: bytes) -> Job:
+    """Returns `existing` if it is of this kind and spec. Raises AlreadyExists."""
+    if existing.kind == kind and existing.spec == spec:
+        return existing
+    raise AlreadyExists(f"the id {existing.id!r} belongs to another job", reason="JOB_EXISTS")
+
+
+def require_final(job: Job) -> None:
+    """Raises NotReady unless the job is in a final state."""
+    if job.state not in FINAL_STATES:
+        raise NotReady(f"job {job.id} is still pending or running: cancel it first", reason="JOB_NOT_FINAL")
+
+
+def _by_id(session: Session, job_id: str) -> Job | None:
+    return session.scalar(select(Job).where(Job.id == job_id))
+
+
+def _locked(session: Session, job_id: str) -> Job | None:
+    return session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+
+
+def _known(job: Job | None, kind: str, job_id: str) -> Job:
+    if job is None or job.kind != kind:
+        raise NotFound(f"there is no {kind} job {job_id!r}", reason="JOB_NOT_FOUND")
+    return job
+
+
+def _current(session: Session, job_id: str, attempt: int) -> Job:
+    job = _locked(session, job_id)
+    if job is None:
+        raise NotFound(f"there is no job {job_id!r}", reason="JOB_NOT_FOUND")
+    if job.state != _RUNNING or job.attempt != attempt:
+        raise NotReady(f"attempt {attempt} of job {job_id} is over", reason="ATTEMPT_SUPERSEDED")
+    return job
+
+
+def _fresh(new: NewJob, *, version: int) -> Job:
+    return Job(
+        id=new.id,
+        kind=new.kind,
+        spec=new.spec,
+        state=_PENDING,
+        attempt=0,
+        max_attempts=new.max_attempts,
+        create_time=time.time_ns() // 1000,
+        last_sequence=0,
+        cancel_requested=False,
+        version=version,
+        folder="",
+        worker_sequence=0,
+    )
+
+
+def _begin_attempt(job: Job, folder: str) -> None:
+    job.attempt += 1
+    job.folder = folder
+    job.start_time = job.start_time or time.time_ns() // 1000
+    job.worker_sequence, job.outcome = 0, None
+    job.worker_pid, job.worker_mark = None, None
+
+
+def _claim_version(session: Session, new: NewJob) -> int:
+    highest = session.scalar(select(func.max(VersionClaim.version)).where(VersionClaim.model == new.model))
+    version = max(highest or 0, new.version_floor) + 1
+    session.add(VersionClaim(model=new.model, version=version, job_id=new.id))
+    return version

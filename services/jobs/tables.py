@@ -1,0 +1,77 @@
+"""The tables of the jobs database. Knows columns; the SQL that makes them stands in `migrations`.
+
+Times are microseconds since 1970-01-01 UTC, states are the numbers of JobStatus.State, and messages
+are their serialized bytes, so that SQLite and PostgreSQL hold exactly the same.
+"""
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# SQLite counts up by itself only in a column that is called INTEGER.
+_Number = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Holds the metadata of all tables."""
+
+
+class Job(Base):
+    """One job. Instances that the store hands out are detached: plain values of one moment."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("jobs_by_state", "kind", "state", "number"), {"sqlite_autoincrement": True})
+
+    number: Mapped[int] = mapped_column(_Number, primary_key=True)
+    """Order of creation: the queue goes up, lists go down."""
+    id: Mapped[str] = mapped_column(String(63), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    """"training" or "conversion"."""
+    spec: Mapped[bytes] = mapped_column(LargeBinary)
+    state: Mapped[int]
+    attempt: Mapped[int]
+    max_attempts: Mapped[int]
+    create_time: Mapped[int] = mapped_column(BigInteger)
+    start_time: Mapped[int | None] = mapped_column(BigInteger)
+    end_time: Mapped[int | None] = mapped_column(BigInteger)
+    error: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """google.rpc.Status of a job that FAILED."""
+    result: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """TrainingResult or ConversionResult of a job that SUCCEEDED."""
+    last_sequence: Mapped[int] = mapped_column(BigInteger)
+    cancel_requested: Mapped[bool]
+    version: Mapped[int] = mapped_column(BigInteger)
+    """Version number claimed for a conversion, else 0."""
+    folder: Mapped[str] = mapped_column(String)
+    """The job's folder on the machine that runs it; empty before the first attempt."""
+    worker_sequence: Mapped[int] = mapped_column(BigInteger)
+    """Reports of the current attempt that are on disk here."""
+    outcome: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """What the current attempt's worker said of its end; counts once the worker is gone."""
+    worker_pid: Mapped[int | None]
+    worker_mark: Mapped[str | None] = mapped_column(String)
+    """Start of the worker's process, which tells it from a later one of the same pid."""
+
+
+class Event(Base):
+    """One line of a job's log; never changed."""
+
+    __tablename__ = "events"
+    # What the service itself notes has no worker_sequence, and NULLs are never equal.
+    __table_args__ = (UniqueConstraint("job_id", "attempt", "worker_sequence", name="events_once"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    attempt: Mapped[int]
+    worker_sequence: Mapped[int | None] = mapped_column(BigInteger)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+    """The whole JobEvent."""
+
+
+class VersionClaim(Base):
+    """A version number that is taken, whatever became of the job: numbers are never used twice."""
+
+    __tablename__ = "version_claims"
+
+    model: Mapped[str] = mapped_column(String(63), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    job_id: Mapped[str] = mapped_column(String(63))
