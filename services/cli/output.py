@@ -1,0 +1,47 @@
+"""What goes where: results to stdout, progress and remarks to stderr, so that stdout stays pure.
+
+Knows rich and proto-JSON; knows nothing about verbs.
+"""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from rich.console import Console, RenderableType
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print proto-JSON, one object a line, and nothing else on stdout.")
+]
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """Returns a message as proto-JSON names and values, fields at their default included."""
+    return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+
+
+def print_json(content: Message | dict[str, Any]) -> None:
+    """Prints one object on one line of stdout, at once."""
+    record = as_dict(content) if isinstance(content, Message) else content
+    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_result(content: Message | dict[str, Any], *, as_json: bool, view: RenderableType) -> None:
+    """Prints a verb's result for programs or, as `view`, for people."""
+    if as_json:
+        print_json(content)
+    else:
+        Console(highlight=False, soft_wrap=True).print(view)
+
+
+def remark(text: str) -> None:
+    """Says something beside the result, on stderr."""
+    remarks().print(text, markup=False)
+
+
+def remarks() -> Console:
+    """Returns the console of stderr."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
