@@ -6,8 +6,8 @@ Knows conch.v1.Routes as JSON on a local disk; knows nothing about Triton or abo
 import itertools
 import os
 import random
-import re
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -15,9 +15,9 @@ from watchfiles import Change, awatch
 
 from conch.v1 import models_pb2
 from services.errors import InvalidRequest, NotReady, Violation
+from services.repository import layout
 
 MAX_WEIGHT = 1_000_000
-_MODEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LOOK_MILLISECONDS = 500
 
 
@@ -64,7 +64,8 @@ class RoutesFile:
             partial.replace(self.path)
             _sync_folder(self.path.parent)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             raise NotReady(f"cannot write {self.path}: {error.strerror}", reason="DISK_FULL") from error
 
     async def looks(self) -> AsyncIterator[bool]:
@@ -111,7 +112,7 @@ def check(route: models_pb2.Route, *, field: str) -> None:
 
 def check_model_name(name: str, *, field: str) -> None:
     """Raises InvalidRequest naming `field` unless `name` could be the name of a model."""
-    if not _MODEL_NAME.fullmatch(name):
+    if not layout.is_model_name(name):
         raise InvalidRequest(_bad_name(name, field))
 
 
@@ -133,7 +134,7 @@ def replace(routes: models_pb2.Routes, route: models_pb2.Route) -> models_pb2.Ro
 
 def _problems(route: models_pb2.Route, field: str) -> list[Violation]:
     problems = []
-    if not _MODEL_NAME.fullmatch(route.model):
+    if not layout.is_model_name(route.model):
         problems.append(_bad_name(route.model, f"{field}.model"))
     for i, version in enumerate(route.versions):
         problems += _version_problems(version, f"{field}.versions[{i}]")
@@ -146,9 +147,7 @@ def _problems(route: models_pb2.Route, field: str) -> list[Violation]:
 
 
 def _bad_name(name: str, field: str) -> Violation:
-    return Violation(
-        field, f"{name[:80]!r} is no model's name: 1 to 63 of [a-z0-9_-], starting with a letter"
-    )
+    return Violation(field, f"{name[:80]!r} is no model's name: letters, digits, '.', '_' and '-'")
 
 
 def _version_problems(version: models_pb2.WeightedVersion, field: str) -> list[Violation]:

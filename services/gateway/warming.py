@@ -57,7 +57,7 @@ class Warming:
 
         Raises NotReady with a sentence if it cannot serve, BackendUnavailable if Triton is gone.
         """
-        verdict = self._verdict(version)
+        verdict = await asyncio.to_thread(self._verdict, version)
         task = find_task(version.manifest.checkpoint.task)
         folder = self.settings.resolved_staged() / version.model / str(version.version)
         encoder = await asyncio.to_thread(_read_encoder, folder, version)
