@@ -175,21 +175,26 @@ class Batcher:
     def _send(self) -> None:
         self._sending_soon = False
         while self._queue and len(self._calls) < self._max_inflight:
-            items, num_rows, length = self._queue.pop_batch()
-            self._admission.waiting_tokens -= sum(item.length for item in items)
-            if items := self._without_expired(items):
-                self._start(_Call(items, num_rows, length))
+            call = _Call(*self._queue.pop_batch())
+            if self._expire(call.items):
+                self._queue.put_back([item for item in call.items if not item.owner.future.done()])
+                continue
+            self._admission.waiting_tokens -= sum(item.length for item in call.items)
+            self._start(call)
         if not self._queue and not self._calls:
             self._idle.set()
 
-    def _without_expired(self, items: list[Waiting[_Request]]) -> list[Waiting[_Request]]:
-        now = self._loop.time()
+    def _expire(self, items: list[Waiting[_Request]]) -> bool:
+        """Answers those whose deadline passed while they waited; returns whether there were any."""
+        now, found = self._loop.time(), False
         for item in items:
-            deadline = item.owner.deadline
-            if deadline is not None and deadline <= now:
-                waited = now - item.owner.arrived
-                self._fail(item.owner, too_late(now - deadline, f"the request waited {waited:.3f} s"))
-        return [item for item in items if not item.owner.future.done()]
+            request = item.owner
+            if request.deadline is not None and request.deadline <= now:
+                self._admission.waiting_tokens -= item.length
+                waited = now - request.arrived
+                self._fail(request, too_late(now - request.deadline, f"the request waited {waited:.3f} s"))
+                found = True
+        return found
 
     def _start(self, call: _Call) -> None:
         self._calls.add(call)

@@ -4,7 +4,7 @@ Knows lengths, ages and shapes; knows nothing about time, tensors, requests or T
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -58,6 +58,13 @@ class Queue(Generic[Owner]):
         """Adds a text again that must leave by itself, before all others."""
         self._alone[item.age] = item
 
+    def put_back(self, items: Sequence[Waiting[Owner]]) -> None:
+        """Puts texts that were popped back to where they stood."""
+        for item in sorted(items, key=lambda item: -item.age):
+            waiting = self._by_length[item.length]
+            waiting[item.age] = item
+            waiting.move_to_end(item.age, last=False)
+
     def remove(self, item: Waiting[Owner]) -> bool:
         """Takes a text out; returns False if it had left before."""
         found = self._by_length[item.length].pop(item.age, None) or self._alone.pop(item.age, None)
@@ -75,8 +82,7 @@ class Queue(Generic[Owner]):
         batch = self._take(length, self._shapes.capacity(length))
         length = self._join_neighbours(batch, length)
         num_sent, num_rows = self._shapes.fit_rows(len(batch), length)
-        for item in reversed(batch[num_sent:]):
-            self._put_back(item)
+        self.put_back(batch[num_sent:])
         del batch[num_sent:]
         return batch, num_rows, max(item.length for item in batch)
 
@@ -89,11 +95,6 @@ class Queue(Generic[Owner]):
     def _take(self, length: int, count: int) -> list[Waiting[Owner]]:
         items = self._by_length[length]
         return [items.popitem(last=False)[1] for _ in range(min(count, len(items)))]
-
-    def _put_back(self, item: Waiting[Owner]) -> None:
-        items = self._by_length[item.length]
-        items[item.age] = item
-        items.move_to_end(item.age, last=False)
 
     def _join_neighbours(self, batch: list[Waiting[Owner]], length: int) -> int:
         """Fills `batch` with whole neighbouring lengths, nearest first; returns its new length."""
