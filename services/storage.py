@@ -151,7 +151,8 @@ def _upload_files(folder: Path, uri: str, manifest: models_pb2.Manifest) -> None
         twin = uploaded.get(file.sha256)
         if twin is not None and target is not None:
             # Equal files, such as one graph for two runtimes, take the room of one.
-            stores.link_or_copy(twin, target / file.path)
+            with stores.translated(uri):
+                stores.link_or_copy(twin, target / file.path)
             continue
         stores.upload_file(folder / file.path, join(uri, file.path))
         uploaded[file.sha256] = (target or folder) / file.path

@@ -7,6 +7,7 @@ BackendUnavailable.
 """
 
 import errno
+import fcntl
 import functools
 import os
 import shutil
@@ -83,7 +84,6 @@ def upload_file(source: Path, uri: str) -> None:
 def bring_file(uri: str, target: Path) -> None:
     """Makes the local file `target` one with what lies at `uri`: a hard link where possible, else a copy."""
     path = local_path(uri)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with translated(uri):
         if path is None:
             with _whole(target) as partial:
@@ -94,6 +94,7 @@ def bring_file(uri: str, target: Path) -> None:
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Makes `target` a hard link of `source`, or a copy where the file system cannot link."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
@@ -104,13 +105,34 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, partial)
 
 
+def move(source: Path, target: Path) -> None:
+    """Renames a complete file or folder to a name that is free, at once and durably."""
+    with translated(str(target)):
+        source.rename(target)
+        _flush(target.parent)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds `folder` against other processes that lock it too; the lock of a killed process is free."""
+    with translated(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def list_files(uri: str) -> list[str]:
     """Returns the paths of all files below `uri`, relative to it, sorted; none if there is nothing."""
     path = local_path(uri)
     with translated(uri):
         if path is None:
             return sorted(entry["path"] for page in obstore.list(_store(uri)) for entry in page)
-        return sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.is_file())
+        # os.walk, unlike rglob, does not mind a folder that vanishes meanwhile.
+        return sorted(
+            str(Path(folder, name).relative_to(path)) for folder, _, names in os.walk(path) for name in names
+        )
 
 
 def list_folders(uri: str) -> list[str]:

@@ -1,0 +1,71 @@
+"""Decides whether a certificate lets a runtime serve a version. Knows verdicts; measures nothing."""
+
+from collections.abc import Sequence
+
+from conch.v1 import job_pb2, models_pb2
+from services import storage
+from services.errors import NotReady
+from services.repository import layout
+
+
+def check(version: models_pb2.Version, runtime: "job_pb2.Runtime.ValueType | str") -> job_pb2.Verdict:
+    """Returns the verdict that lets `runtime` ("openvino" or its enum value) serve `version`.
+
+    Reads the version's manifest again for the digests of its files. Raises NotReady, naming version
+    and figure or file, if there is no certificate, none for this runtime, a failed one, or one that
+    was issued for other files or another version.
+    """
+    name = layout.runtime_name(runtime)
+    label = f"{version.model}@{version.version}"
+    if not version.HasField("certificate"):
+        raise _refused(version, f"{label} has no certificate", "CERTIFICATE_MISSING")
+    _check_identity(version, label)
+    verdicts = _verdicts(version.certificate, name)
+    if not verdicts:
+        raise _refused(version, f"{label} is not certified for {name}", "CERTIFICATE_MISSING")
+    for verdict in verdicts:
+        _check_verdict(version, verdict, f"{label} on {name}")
+    return verdicts[0]
+
+
+def _verdicts(certificate: models_pb2.Certificate, runtime: str) -> Sequence[job_pb2.Verdict]:
+    """Returns every verdict on the file that the runtime serves: one that failed is enough to refuse."""
+    served = layout.SERVED_FILES.get(runtime)
+    return [
+        verdict
+        for verdict in certificate.verdicts
+        if layout.runtime_name(verdict.runtime) == runtime and verdict.file == served
+    ]
+
+
+def _check_identity(version: models_pb2.Version, label: str) -> None:
+    certificate = version.certificate
+    if (certificate.model, certificate.version) != (version.model, version.version):
+        other = f"{certificate.model}@{certificate.version}"
+        raise _refused(version, f"the certificate of {label} was issued for {other}", "CERTIFICATE_FOREIGN")
+    if certificate.checkpoint_digest != version.manifest.checkpoint_digest:
+        raise _refused(
+            version, f"the certificate of {label} was issued for another checkpoint", "CERTIFICATE_FOREIGN"
+        )
+
+
+def _check_verdict(version: models_pb2.Version, verdict: job_pb2.Verdict, label: str) -> None:
+    failed = [figure for figure in verdict.figures if not figure.passed or not figure.value <= figure.limit]
+    if failed or not verdict.passed or not verdict.figures:
+        figures = ", ".join(f"{f.name} {f.value:.4g} is above {f.limit:.4g}" for f in failed)
+        raise _refused(
+            version, f"{label} failed its certificate: {figures or 'no figure'}", "CERTIFICATE_FAILED"
+        )
+    manifest, digest = storage.read_manifest(version.uri)
+    if digest != version.digest:
+        raise _refused(version, f"{label}: its manifest changed meanwhile", "ARTIFACT_DAMAGED")
+    if verdict.sha256 not in {file.sha256 for file in manifest.files if file.path == verdict.file}:
+        raise _refused(
+            version, f"{label}: the certificate was issued for another {verdict.file}", "CERTIFICATE_FOREIGN"
+        )
+
+
+def _refused(version: models_pb2.Version, message: str, reason: str) -> NotReady:
+    return NotReady(
+        message, reason=reason, metadata={"model": version.model, "version": str(version.version)}
+    )
