@@ -1,0 +1,252 @@
+"""The jobs store over both databases, for real."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from conch.v1 import job_pb2, training_pb2, worker_pb2
+from services.errors import AlreadyExists, BackendUnavailable, NotFound, NotReady
+from services.jobs.database import Database
+from services.jobs.outcomes import Death
+from services.jobs.store import NewJob, Store
+from services.jobs.tables import Base
+from tests.integration.postgres import PASSWORD, Postgres
+
+_S = job_pb2.JobStatus
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a new database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'jobs.db'}"
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return postgres.new_database()
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    database = Database(url)
+    database.migrate()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    return Store(database)
+
+
+def new(job_id: str, **fields: Any) -> NewJob:
+    return NewJob(**{"id": job_id, "kind": "training", "spec": b"spec", "max_attempts": 2, **fields})
+
+
+def report(worker_sequence: int, message: str = "") -> worker_pb2.WorkerReport:
+    event = job_pb2.JobEvent(warning=job_pb2.Warning(reason="R", message=message or str(worker_sequence)))
+    return worker_pb2.WorkerReport(worker_sequence=worker_sequence, event=event)
+
+
+def outcome(worker_sequence: int, **ending: Any) -> worker_pb2.WorkerReport:
+    return worker_pb2.WorkerReport(worker_sequence=worker_sequence, outcome=worker_pb2.Outcome(**ending))
+
+
+def claim(store: Store) -> str | None:
+    job = store.claim_next("training", jobs_folder="/jobs")
+    return job.id if job is not None else None
+
+
+def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+    """Returns what the calls return, all made at the same moment."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> Any:
+        barrier.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+def test_migrations_make_exactly_the_tables_that_the_code_knows(database: Database) -> None:
+    with database.read() as session:
+        context = MigrationContext.configure(session.connection())
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_services_that_start_at_once_migrate_one_after_another(url: str) -> None:
+    databases = [Database(url) for _ in range(6)]
+    at_once([database.migrate for database in databases])
+    Store(databases[0]).create(new("a"))
+    assert Store(databases[-1]).get("training", "a").number == 1
+    for database in databases:
+        database.close()
+
+
+def test_creating_again_with_the_same_spec_returns_the_job_that_exists(store: Store) -> None:
+    first, second = store.create(new("a")), store.create(new("a"))
+    assert (first.number, first.last_sequence) == (second.number, second.last_sequence) == (1, 1)
+
+
+def test_one_id_created_at_once_is_one_job(store: Store) -> None:
+    jobs = at_once([lambda: store.create(new("a"))] * 8)
+    assert {job.number for job in jobs} == {1}
+
+
+@pytest.mark.parametrize("other", [{"spec": b"other"}, {"kind": "conversion"}])
+def test_an_id_belongs_to_one_spec_and_kind(store: Store, other: dict[str, Any]) -> None:
+    store.create(new("a"))
+    with pytest.raises(AlreadyExists):
+        store.create(new("a", **other))
+
+
+def test_a_job_of_another_kind_is_not_found(store: Store) -> None:
+    store.create(new("a", kind="conversion"))
+    with pytest.raises(NotFound):
+        store.get("training", "a")
+
+
+def test_claims_at_once_hand_out_each_job_once_oldest_first(store: Store) -> None:
+    for name in "abc":
+        store.create(new(name))
+    assert claim(store) == "a"
+    assert sorted(filter(None, at_once([lambda: claim(store)] * 5))) == ["b", "c"]
+
+
+def test_versions_claimed_at_once_differ_and_leave_out_what_is_taken(store: Store) -> None:
+    def convert(i: int) -> int:
+        job = new(f"c{i}", kind="conversion", model="m", version_floor=4)
+        return store.create(job).version
+
+    assert sorted(at_once([lambda i=i: convert(i) for i in range(8)])) == list(range(5, 13))  # type: ignore[misc]
+
+
+def test_a_version_number_is_not_used_again_after_its_job_is_deleted(store: Store) -> None:
+    store.create(new("c1", kind="conversion", model="m"))
+    store.request_cancel("conversion", "c1")
+    store.delete("conversion", "c1")
+    assert store.create(new("c1", kind="conversion", model="m")).version == 2
+
+
+def test_a_report_sent_twice_is_one_event(store: Store) -> None:
+    store.create(new("a"))
+    claim(store)
+    assert [store.take_report("a", attempt=1, report=report(n)) for n in (1, 2, 1, 2, 3)] == [1, 2, 2, 2, 3]
+    events = store.events("a", from_sequence=3, limit=10)
+    assert [(e.sequence, e.warning.message) for e in events] == [(3, "1"), (4, "2"), (5, "3")]
+
+
+def test_reports_of_many_threads_get_sequence_numbers_without_gap_or_repeat(store: Store) -> None:
+    for name in ("a", "b"):
+        store.create(new(name))
+        claim(store)
+
+    def tell(name: str) -> None:
+        for n in range(1, 16):
+            store.take_report(name, attempt=1, report=report(n))
+
+    at_once([lambda name=name: tell(name) for name in "aabb"])  # type: ignore[misc]
+    for name in "ab":
+        events = store.events(name, from_sequence=1, limit=100)
+        assert [e.sequence for e in events] == list(range(1, 18))
+
+
+def test_a_report_of_an_attempt_that_is_over_is_refused(store: Store) -> None:
+    store.create(new("a"))
+    claim(store)
+    store.conclude("a", attempt=1, reports=[], death=Death("died"))
+    with pytest.raises(NotReady):
+        store.take_report("a", attempt=1, report=report(1))
+    with pytest.raises(NotFound):
+        store.take_report("b", attempt=1, report=report(1))
+
+
+def test_the_spool_of_a_gone_worker_fills_in_what_was_never_pushed(store: Store) -> None:
+    store.create(new("a"))
+    claim(store)
+    store.take_report("a", attempt=1, report=report(1))
+    result = training_pb2.TrainingResult(checkpoint_uri="here")
+    reports = [report(1), report(2), outcome(3, training=result)]
+    job = store.conclude("a", attempt=1, reports=reports, death=Death("gone"))
+    assert (job.state, job.result) == (_S.STATE_SUCCEEDED, result.SerializeToString())
+    kinds = [e.WhichOneof("event") for e in store.events("a", from_sequence=1, limit=100)]
+    assert kinds == ["state_changed", "state_changed", "warning", "warning", "state_changed"]
+
+
+def test_a_second_conclusion_of_one_attempt_changes_nothing(store: Store) -> None:
+    store.create(new("a"))
+    claim(store)
+    store.conclude("a", attempt=1, reports=[], death=Death("died"))
+    with pytest.raises(NotReady):
+        store.conclude("a", attempt=1, reports=[], death=Death("died"))
+    assert store.get("training", "a").state == _S.STATE_PENDING
+
+
+def test_a_job_that_was_retried_goes_before_younger_ones(store: Store) -> None:
+    for name in "ab":
+        store.create(new(name))
+    claim(store)
+    store.conclude("a", attempt=1, reports=[], death=Death("died"))
+    assert claim(store) == "a"
+    assert store.get("training", "a").attempt == 2
+
+
+def test_cancelling_a_job_that_is_over_changes_nothing(store: Store) -> None:
+    store.create(new("a"))
+    first = store.request_cancel("training", "a")
+    second = store.request_cancel("training", "a")
+    assert (
+        (first.state, first.last_sequence) == (second.state, second.last_sequence) == (_S.STATE_CANCELLED, 2)
+    )
+
+
+def test_only_a_job_that_is_over_can_be_deleted(store: Store) -> None:
+    store.create(new("a"))
+    with pytest.raises(NotReady):
+        store.delete("training", "a")
+    store.request_cancel("training", "a")
+    store.delete("training", "a")
+    assert store.find("a") is None
+    assert store.events("a", from_sequence=1, limit=10) == []
+
+
+def test_a_number_is_not_used_again_after_its_job_is_deleted(store: Store) -> None:
+    store.create(new("a"))
+    store.request_cancel("training", "a")
+    store.delete("training", "a")
+    assert store.create(new("b")).number == 2
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        f"postgresql://conch:{PASSWORD}@127.0.0.1:1/none",
+        f"postgresql://conch:{PASSWORD}@127.0.0.1:port/none",
+        f"mysql://conch:{PASSWORD}@127.0.0.1/none",
+        "sqlite:////no/such/folder/jobs.db",
+        "no url at all",
+    ],
+)
+def test_a_database_that_cannot_be_used_is_unavailable_and_its_password_stays_secret(bad: str) -> None:
+    with pytest.raises(BackendUnavailable) as caught:
+        Database(bad).migrate()
+    assert PASSWORD not in caught.value.message
+
+
+def test_a_wrong_password_is_unavailable_and_stays_secret(postgres: Postgres) -> None:
+    with pytest.raises(BackendUnavailable) as caught:
+        Database(postgres.new_database().replace(PASSWORD, "wrong-guess")).migrate()
+    assert "wrong-guess" not in caught.value.message
+    assert "password authentication failed" in caught.value.message
+
+
+def test_a_database_of_a_later_release_is_refused_with_a_sentence(database: Database, url: str) -> None:
+    with database.write() as session:
+        session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(BackendUnavailable, match="another release"):
+        Database(url).migrate()
