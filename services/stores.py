@@ -35,7 +35,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 # obstore's own defaults retry a store that is gone for three minutes.
 _RETRIES: "RetryConfig" = {"max_retries": 4, "retry_timeout": timedelta(seconds=20)}
-_CLIENT: "ClientConfig" = {"connect_timeout": "5s", "timeout": "120s"}
+# An endpoint that is plain HTTP (MinIO in the cluster) was written so by its owner.
+_CLIENT: "ClientConfig" = {"connect_timeout": "5s", "timeout": "120s", "allow_http": True}
 
 
 def local_path(uri: str) -> Path | None:
