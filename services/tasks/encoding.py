@@ -41,7 +41,8 @@ class Encoder:
         self._reader.no_padding()
         self._cutter = Tokenizer.from_str(tokenizer_json)
         self._cutter.no_padding()
-        self._cutter.enable_truncation(max_length)
+        side = (self._cutter.truncation or {}).get("direction", "right")
+        self._cutter.enable_truncation(max_length, direction=side)
         self.max_length = max_length
         padding = Tokenizer.from_str(tokenizer_json).padding
         self.pad_id = int(padding["pad_id"]) if padding else (self._reader.token_to_id("[PAD]") or 0)
