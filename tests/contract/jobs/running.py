@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ class Service:
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         return self._close(signal.SIGTERM)
+
+    def end(self) -> None:
+        """Ends the service and every worker that it started, whatever happened before."""
+        for entry in self.log:
+            if "pid" in entry:
+                with suppress(ProcessLookupError):
+                    os.killpg(entry["pid"], signal.SIGKILL)
+        if self.process.poll() is None:
+            self.kill()
 
     @property
     def training(self) -> training_pb2_grpc.TrainingServiceStub:

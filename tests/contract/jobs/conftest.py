@@ -1,0 +1,30 @@
+"""Real trainer and converter processes over a home of the test's own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.jobs.running import Service
+
+Start = Callable[..., Service]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts services by name, with settings by keyword; kills them, and their workers, at the end."""
+    started: list[Service] = []
+
+    def start(name: str = "trainer", **settings: str) -> Service:
+        started.append(Service(name, tmp_path, **settings))
+        return started[-1]
+
+    yield start
+    for service in started:
+        service.end()
+
+
+@pytest.fixture
+def trainer(start: Start) -> Service:
+    """A trainer that runs one job at a time."""
+    return start()

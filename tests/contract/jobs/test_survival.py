@@ -1,0 +1,220 @@
+"""What is left after kill -9, of a worker and of a service: everything that was told, once."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from conch.v1 import job_pb2, training_pb2, worker_pb2, worker_pb2_grpc
+from tests.contract.jobs.conftest import Start
+from tests.contract.jobs.running import ROOT, Service, environment, sequences, states, warnings
+
+_S = job_pb2.JobStatus
+
+
+def wait_for_exit(pid: int) -> None:
+    """Returns once a process is gone, whoever its parent is."""
+    import select
+
+    fd = os.pidfd_open(pid)
+    assert select.select([fd], [], [], 30)[0]
+    os.close(fd)
+
+
+def test_a_killed_worker_is_followed_by_another_attempt(trainer: Service) -> None:
+    script = [{"warn": 2}, {"attempt": 1, "wait": "/never"}]
+    trainer.train(script, job_id="k")
+    trainer.wait_for("k", '"2"')
+    os.kill(trainer.worker_pid("k"), signal.SIGKILL)
+    events = list(trainer.watch("k"))
+    assert sequences(events) == list(range(1, len(events) + 1))
+    assert warnings(events) == ["1", "2", "1", "2"]
+    assert [event.attempt for event in events if event.warning.reason == "SCRIPTED"] == [1, 1, 2, 2]
+    assert "attempt 1 of 3: the worker was killed by SIGKILL" in warnings(events, "WORKER_DIED")[0]
+    assert states(events)[-3:] == [_S.STATE_PENDING, _S.STATE_RUNNING, _S.STATE_SUCCEEDED]
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"), [("kill", "killed by SIGKILL"), ("crash", "ended with exit code 1")]
+)
+def test_a_worker_that_dies_every_time_fails_the_job_with_reason_and_log(
+    trainer: Service, end: str, reason: str
+) -> None:
+    trainer.train([{"end": end}], job_id="k", max_attempts=2)
+    status = trainer.finish("k").status
+    assert (status.state, status.attempt) == (_S.STATE_FAILED, 2)
+    assert status.error.code == grpc.StatusCode.INTERNAL.value[0]
+    assert f"attempt 2 of 2: the worker was {reason}".replace("was ended", "ended") in status.error.message
+    info, log = error_details_pb2.ErrorInfo(), error_details_pb2.DebugInfo()
+    assert status.error.details[0].Unpack(info)
+    assert status.error.details[1].Unpack(log)
+    assert info.reason == "WORKER_DIED"
+    assert any("about to" in line for line in log.stack_entries)
+
+
+def test_a_killed_service_finds_its_living_worker_again(trainer: Service) -> None:
+    go = trainer.home / "go"
+    trainer.train([{"warn": 2}, {"wait": str(go)}, {"warn": 3}], job_id="k")
+    seen = trainer.wait_for("k", '"2"')
+    pid = trainer.worker_pid("k")
+    trainer.kill()
+    trainer.start()
+    assert trainer.job("k").status.state == _S.STATE_RUNNING
+    go.touch()
+    rest = list(trainer.watch("k", seen[-1].sequence + 1))
+    assert sequences(seen + rest) == list(range(1, 9))
+    assert warnings(seen + rest) == ["1", "2", "3", "4", "5"]
+    assert states(seen + rest) == [_S.STATE_PENDING, _S.STATE_RUNNING, _S.STATE_SUCCEEDED]
+    assert trainer.worker_pid("k") == pid
+
+
+def test_live_events_of_an_adopted_worker_arrive_while_it_runs(trainer: Service) -> None:
+    more, end = trainer.home / "more", trainer.home / "end"
+    trainer.train([{"warn": 1}, {"wait": str(more)}, {"warn": 1}, {"wait": str(end)}], job_id="k")
+    trainer.wait_for("k", '"1"')
+    trainer.kill()
+    # On another port: the worker learns of it from its order.
+    trainer.start()
+    more.touch()
+    trainer.wait_for("k", '"2"')
+    assert trainer.job("k").status.state == _S.STATE_RUNNING
+    end.touch()
+    assert trainer.finish("k").status.state == _S.STATE_SUCCEEDED
+
+
+def test_what_a_worker_did_while_no_service_ran_is_read_from_its_spool(trainer: Service) -> None:
+    go = trainer.home / "go"
+    trainer.train([{"warn": 1}, {"wait": str(go)}, {"warn": 2}], job_id="k")
+    trainer.wait_for("k", '"1"')
+    pid = trainer.worker_pid("k")
+    trainer.kill()
+    go.touch()
+    wait_for_exit(pid)
+    trainer.start()
+    events = list(trainer.watch("k"))
+    assert sequences(events) == [1, 2, 3, 4, 5, 6]
+    assert states(events)[-1] == _S.STATE_SUCCEEDED
+    assert trainer.job("k").status.attempt == 1
+
+
+def test_a_worker_killed_while_no_service_ran_is_followed_by_another(trainer: Service) -> None:
+    trainer.train([{"warn": 1}, {"attempt": 1, "wait": "/never"}], job_id="k")
+    trainer.wait_for("k", '"1"')
+    pid = trainer.worker_pid("k")
+    trainer.kill()
+    os.kill(pid, signal.SIGKILL)
+    wait_for_exit(pid)
+    trainer.start()
+    events = list(trainer.watch("k"))
+    assert "while its service was away" in warnings(events, "WORKER_DIED")[0]
+    assert trainer.job("k").status.attempt == 2
+    assert states(events)[-1] == _S.STATE_SUCCEEDED
+
+
+def test_a_worker_whose_pid_was_never_noted_is_found_and_not_started_twice(trainer: Service) -> None:
+    go = trainer.home / "go"
+    trainer.train([{"warn": 1}, {"wait": str(go)}], job_id="k")
+    trainer.wait_for("k", '"1"')
+    pid = trainer.worker_pid("k")
+    trainer.kill()
+    forget_worker(trainer.home)
+    trainer.start()
+    assert trainer.worker_pid("k") == pid
+    go.touch()
+    job = trainer.finish("k")
+    assert (job.status.state, job.status.attempt, job.status.last_sequence) == (_S.STATE_SUCCEEDED, 1, 4)
+
+
+def test_an_attempt_that_was_claimed_but_never_begun_begins_now(trainer: Service) -> None:
+    go = trainer.home / "go"
+    trainer.train([{"wait": str(go)}], job_id="k", max_attempts=1)
+    trainer.wait_for("k", "STATE_RUNNING")
+    trainer.kill()
+    trainer.end()
+    forget_worker(trainer.home)
+    (trainer.home / "jobs" / "k" / "attempt-1" / "spool.binpb").unlink(missing_ok=True)
+    trainer.start()
+    go.touch()
+    job = trainer.finish("k")
+    assert (job.status.state, job.status.attempt) == (_S.STATE_SUCCEEDED, 1)
+
+
+def forget_worker(home: Path) -> None:
+    """Leaves the database as a service does that is killed right after it started a worker."""
+    import sqlite3
+
+    with sqlite3.connect(home / "conch.db") as connection:
+        connection.execute("UPDATE jobs SET worker_pid = NULL, worker_mark = NULL")
+    connection.close()
+
+
+def test_a_cancelled_job_stays_cancelled_over_a_restart(trainer: Service) -> None:
+    trainer.train([{"warn": 1}, {"until_cancelled": 1}], job_id="k")
+    trainer.wait_for("k", '"1"')
+    pid = trainer.worker_pid("k")
+    os.kill(pid, signal.SIGSTOP)
+    trainer.training.CancelTrainingJob(training_pb2.CancelTrainingJobRequest(id="k"))
+    trainer.kill()
+    trainer.start()
+    os.kill(pid, signal.SIGCONT)
+    assert trainer.finish("k").status.state == _S.STATE_CANCELLED
+
+
+def test_a_stopped_service_ends_watches_at_once_and_leaves_the_worker(trainer: Service) -> None:
+    go = trainer.home / "go"
+    trainer.train([{"warn": 1}, {"wait": str(go)}], job_id="k")
+    trainer.wait_for("k", '"1"')
+    watch = trainer.watch("k")
+    next(watch)
+    trainer.process.send_signal(signal.SIGTERM)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(watch)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert trainer.process.wait(timeout=30) == 0
+    os.kill(trainer.worker_pid("k"), 0)
+    trainer.start()
+    go.touch()
+    assert trainer.finish("k").status.state == _S.STATE_SUCCEEDED
+
+
+def test_a_worker_of_an_attempt_that_is_over_is_told_to_stop(trainer: Service) -> None:
+    trainer.train([{"end": "error"}], job_id="k")
+    trainer.finish("k")
+    report = worker_pb2.WorkerReport(worker_sequence=1)
+    stub = worker_pb2_grpc.WorkerServiceStub(trainer.channel)
+    for job_id, code in (("k", grpc.StatusCode.FAILED_PRECONDITION), ("x", grpc.StatusCode.NOT_FOUND)):
+        request = worker_pb2.PushReportsRequest(job_id=job_id, attempt=1, report=report)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.PushReports(iter([request])))
+        assert caught.value.code() == code
+
+
+@pytest.mark.parametrize("name", ["trainer", "converter"])
+def test_a_wrong_database_url_is_one_readable_line_and_exit_code_2(tmp_path: Path, name: str) -> None:
+    url = "postgresql://conch:hush-hush@127.0.0.1:1/none"
+    done = start_in_vain(name, tmp_path, CONCH_DATABASE_URL=url)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "jobs database" in done.stderr
+    assert "hush-hush" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_taken_port_is_one_readable_line_and_exit_code_2(start: Start, tmp_path: Path) -> None:
+    trainer = start()
+    done = start_in_vain("trainer", tmp_path, CONCH_TRAINER_ADDRESS=trainer.address)
+    assert done.returncode == 2
+    assert f"cannot listen on {trainer.address}" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def start_in_vain(name: str, home: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", f"services.{name}"]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(home, **settings), capture_output=True, text=True, timeout=60
+    )
