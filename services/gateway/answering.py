@@ -17,8 +17,8 @@ from services.gateway.admission import too_late
 from services.gateway.batching import Row
 from services.gateway.limits import check_texts, num_bytes_at_most
 from services.gateway.metrics import Metrics
-from services.gateway.loading import ServedVersion
 from services.gateway.settings import GatewaySettings
+from services.gateway.warming import ServedVersion
 from services.interceptors import code_of
 from services.tasks.encoding import Encoder, Tokens
 

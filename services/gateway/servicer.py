@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from conch.v1 import inference_pb2, inference_pb2_grpc
 from services.gateway.answering import Answering, Texts
 from services.gateway.batching import Row
-from services.gateway.loading import ServedVersion
+from services.gateway.warming import ServedVersion
 from services.interceptors import Context
 from services.tasks.encoding import Tokens
 from services.tasks.text_classification import TextClassification

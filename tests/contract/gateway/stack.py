@@ -39,6 +39,8 @@ class Stack:
     routing: Routing
     metrics: Metrics
     home: Path
+    channel: grpc.aio.Channel
+    """Accepts answers and sends requests of any size."""
 
     @property
     def routes_file(self) -> Path:
@@ -82,7 +84,8 @@ async def gateway(
         warm_seconds=0,
         **more,
     )
-    metrics, ours, triton = Metrics(), server.build([]), Triton(triton_address)
+    metrics, triton = Metrics(), Triton(triton_address)
+    ours = server.build([], max_message_bytes=settings.max_message_bytes, observe=metrics.rpc_ended)
     serving = Serving(
         settings, triton, health=ours.health, metrics=metrics, chance=chance, grace_seconds=grace_seconds
     )
@@ -99,7 +102,8 @@ async def gateway(
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, ours.grpc)
     port = await ours.start("127.0.0.1:0")
     await routing.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=unlimited) as channel:
         yield Stack(
             models_pb2_grpc.ModelServiceStub(channel),
             inference_pb2_grpc.InferenceServiceStub(channel),
@@ -108,6 +112,7 @@ async def gateway(
             routing,
             metrics,
             home,
+            channel,
         )
     await ours.drain(1.0)
     await routing.close()
