@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import structlog
 from google.protobuf import json_format
 
 from conch.v1 import job_pb2, models_pb2
@@ -17,8 +16,6 @@ from services.gateway.batching import Batcher
 from services.tasks import Task
 from services.tasks.base import FloatArray
 from services.tasks.encoding import Encoder
-
-log = structlog.get_logger(__name__)
 
 
 def read_golden(folder: Path) -> list[models_pb2.GoldenExample]:
@@ -40,8 +37,10 @@ async def prove(
     encoder: Encoder,
     batcher: Batcher,
     verdict: job_pb2.Verdict | None,
-) -> None:
-    """Returns once the golden examples came back right; raises NotReady(NOT_PROVEN) with the figure at fault.
+) -> dict[str, float]:
+    """Returns the figures of golden examples that came back right.
+
+    Raises NotReady(NOT_PROVEN) with the figure at fault if they did not.
 
     Right is what the verdict's limits say. Without a verdict (an explicit override) there is no limit
     to hold answers against: they must be finite.
@@ -53,7 +52,7 @@ async def prove(
     _check_shapes(reference, answered)
     figures = task.compare(reference, answered, task.predict(reference))
     _check_figures(figures, _limits(verdict), rates=task.rates, num_examples=len(golden))
-    log.info("golden.passed", num_examples=len(golden), **{k: round(v, 6) for k, v in figures.items()})
+    return figures
 
 
 def _limits(verdict: job_pb2.Verdict | None) -> Mapping[str, float]:

@@ -184,7 +184,6 @@ class Serving:
                 failures[key] = error
             else:
                 self._table.entries[key] = Entry(SERVING, served=served)
-                log.info("version.proven", model=version.model, version=version.version)
         failures = {key: about(key, error) for key, error in failures.items()}
         for key, failure in failures.items():
             self._fail(key, failure)

@@ -4,10 +4,13 @@ Knows Triton's metadata and a version's files; knows nothing about routes, share
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import structlog
 
 from conch.v1 import inference_pb2, job_pb2, models_pb2
 from services.errors import BackendUnavailable, NotReady, ServiceError
@@ -20,6 +23,8 @@ from services.repository import certificates
 from services.tasks import Task, find_task
 from services.tasks.base import FloatArray, IntArray
 from services.tasks.encoding import Encoder
+
+log = structlog.get_logger(__name__)
 
 _PROOF_SECONDS = 120.0
 
@@ -123,17 +128,27 @@ class Warming:
         )
 
     async def _prove(self, served: ServedVersion, folder: Path, verdict: job_pb2.Verdict | None) -> None:
+        started = time.monotonic()
         golden = await asyncio.to_thread(proving.read_golden, folder)
         try:
             async with asyncio.timeout(_PROOF_SECONDS):
                 await served.batcher.warm(self.settings.warm_seconds)
-                await proving.prove(
+                figures = await proving.prove(
                     golden,
                     task=served.task,
                     encoder=served.encoder,
                     batcher=served.batcher,
                     verdict=verdict,
                 )
+            seconds = round(time.monotonic() - started, 3)
+            facts = {name: round(value, 6) for name, value in figures.items()}
+            log.info(
+                "version.proven",
+                model=served.version.model,
+                version=served.version.version,
+                seconds=seconds,
+                **facts,
+            )
         except ServiceError:
             raise
         except TimeoutError as error:

@@ -55,11 +55,22 @@ async def problem_with(stack: Stack, words: str) -> models_pb2.GetRoutesResponse
             await asyncio.sleep(0.02)
 
 
-async def restart(triton: FakeTriton, *, seconds_down: float = 0.0) -> None:
+async def until_refused(stack: Stack, words: str) -> None:
+    """Calls until a call is refused with `words`."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await stack.classify()
+            except grpc.aio.AioRpcError as error:
+                if words in (error.details() or ""):
+                    return
+            await asyncio.sleep(0.02)
+
+
+async def restart(triton: FakeTriton) -> None:
     """Kills the Triton; the new one is empty."""
     await triton.die()
     triton.loaded.clear()
-    await asyncio.sleep(seconds_down)
     await triton.start()
 
 
@@ -105,7 +116,8 @@ async def test_a_broken_edit_keeps_the_old_routes_and_shows(
 
 async def test_a_deleted_file_keeps_the_old_routes(tmp_path: Path, triton: FakeTriton) -> None:
     async with gateway(tmp_path, triton.address) as stack:
-        await stack.set_route(route(v1=1))
+        write(tmp_path, route(v1=1))
+        await stack.until_health("sentiment", SERVING)
         (tmp_path / "routes.json").unlink()
         await problem_with(stack, "cannot be read")
         assert (await stack.classify()).version == 1
@@ -243,11 +255,9 @@ async def test_what_came_back_wrong_does_not_serve(tmp_path: Path, triton: FakeT
         await restart(triton)
         await stack.until_health("sentiment", NOT_SERVING)
         request = models_pb2.GetVersionRequest(model="sentiment", version=1)
-        async with asyncio.timeout(10):
-            while (await stack.models.GetVersion(request)).version.state != State.STATE_FAILED:
-                await asyncio.sleep(0.02)
-        with pytest.raises(grpc.aio.AioRpcError, match="did not prove itself"):
-            await stack.classify()
+        await until_refused(stack, "did not prove itself")
+        assert (await stack.models.GetVersion(request)).version.state == State.STATE_FAILED
+        assert await stack.check("sentiment@1") == NOT_SERVING
         triton.logits = right
         await stack.set_route(route(v1=1))
         assert (await stack.classify()).version == 1
