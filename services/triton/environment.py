@@ -45,6 +45,11 @@ class Environment:
         return self.triton / "python_backend_stubs" / "3.11" / "triton_python_backend_stub"
 
     @property
+    def libraries(self) -> Path:
+        """The shared libraries that the server and its stubs bring along."""
+        return self.root / "lib" / "python3.11" / "site-packages" / "nvidia_pytriton.libs"
+
+    @property
     def caches(self) -> Path:
         """Triton's cache directory."""
         return self.triton / "caches"
