@@ -1,18 +1,30 @@
-"""The verbs of `conch`, as typer sees them."""
+"""The verbs of `conch`, as typer sees them: what they are called, where their help stands."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import typer
 
+from services.cli import jobs, models
 from services.cli.classify import classify
 from services.cli.create import convert, train
 from services.cli.doctor import doctor
-from services.cli.jobs import jobs, watch
-from services.cli.models import models
 from services.cli.routes import rollback, route
 from services.cli.ship import ship
 from services.cli.up import down, status, up
 
+Verb = Callable[..., Any]
+
+_HELP = """Labelled text to a typed gRPC answer.
+
+    [bold]conch up --detach[/bold]: start everything here
+
+    [bold]conch ship reviews.csv --model sentiment --base-model ./minilm[/bold]: train, prove, serve
+
+    [bold]conch classify "A film that I will not forget."[/bold]: ask
+"""
+_CODES = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 wrong state, 5 try again, 130 Ctrl-C."
 _SERVICES, _MAKING, _SERVING = "The services of this machine", "Making versions", "Serving them"
 
 app = typer.Typer(
@@ -20,24 +32,37 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 wrong state, 5 try again, 130 Ctrl-C.",
-    help="""Labelled text to a typed gRPC answer.
-
-    [bold]conch up --detach[/bold]   starts everything here
-
-    [bold]conch ship reviews.csv --model sentiment --base-model ./minilm[/bold]   trains, proves, serves
-
-    [bold]conch classify "A film that I will not forget."[/bold]   asks
-    """,
+    help=_HELP,
+    epilog=_CODES,
 )
 
-_VERBS: dict[str, tuple[Callable[..., None], ...]] = {
-    _SERVICES: (up, status, down, doctor),
-    _MAKING: (ship, train, convert, watch),
-    _SERVING: (classify, route, rollback),
-}
-for panel, verbs in _VERBS.items():
+
+def _add(panel: str, *verbs: Verb) -> None:
     for verb in verbs:
-        app.command(rich_help_panel=panel)(verb)
-app.add_typer(jobs, name="jobs", rich_help_panel=_MAKING)
-app.add_typer(models, name="models", rich_help_panel=_SERVING)
+        app.command(help=_help(verb), rich_help_panel=panel)(verb)
+
+
+def _add_group(panel: str, name: str, alone: Verb, verbs: dict[str, Verb]) -> None:
+    group = typer.Typer(invoke_without_command=True)
+    group.callback(help=_help(alone))(alone)
+    for verb_name, verb in verbs.items():
+        group.command(verb_name, help=_help(verb))(verb)
+    app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+def _help(verb: Verb) -> str:
+    """Returns the docstring with each paragraph on one line, so that the terminal wraps it and we do not."""
+    paragraphs = inspect.cleandoc(verb.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+_add(_SERVICES, up, status, down, doctor)
+_add(_MAKING, ship, train, convert, jobs.watch)
+_add_group(
+    _MAKING,
+    "jobs",
+    jobs.jobs,
+    {"list": jobs.list_jobs, "get": jobs.get, "cancel": jobs.cancel, "delete": jobs.delete},
+)
+_add(_SERVING, classify, route, rollback)
+_add_group(_SERVING, "models", models.models, {"list": models.list_models, "show": models.show})

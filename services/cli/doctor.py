@@ -12,7 +12,7 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from services.cli import output, ports, programs, state, views
+from services.cli import output, ports, programs, state
 from services.cli.output import AsJson
 from services.cli.stubs import connect
 
@@ -141,8 +141,11 @@ def _safely(look: Callable[["CliSettings"], Check], settings: "CliSettings") -> 
 
 
 def _view(checks: list[Check]) -> RenderableType:
-    lines = views.table("", "check", "found", "type this")
+    """Returns a line a check, and under what failed the line to type, never wrapped."""
+    lines = Text()
     for check in checks:
-        mark = Text("ok", "green") if check.passed else Text("no", "red")
-        lines.add_row(mark, check.name, check.found, Text(check.fix, "bold"))
+        lines.append("ok  " if check.passed else "no  ", "green" if check.passed else "red")
+        lines.append(f"{check.name:<21} {check.found}\n")
+        lines.append(f"    type: {check.fix}\n" if check.fix else "", "bold")
+    lines.rstrip()
     return lines

@@ -12,8 +12,6 @@ from services.cli.job_kinds import Job, JobKind, find, kinds
 from services.cli.output import AsJson
 from services.cli.stubs import connect
 
-jobs = typer.Typer(invoke_without_command=True, help="List, show, cancel and delete jobs.")
-
 JobId = Annotated[str, typer.Argument(help="Id of the job.", show_default=False)]
 Kind = Annotated[str, typer.Option(help="training or conversion, where both have a job of this id.")]
 _STATES = {
@@ -21,8 +19,7 @@ _STATES = {
 }
 
 
-@jobs.callback()
-def jobs_default(context: typer.Context, as_json: AsJson = False) -> None:
+def jobs(context: typer.Context, as_json: AsJson = False) -> None:
     """List, show, cancel and delete jobs of both kinds; alone it lists the newest.
 
     Examples:
@@ -39,7 +36,6 @@ def jobs_default(context: typer.Context, as_json: AsJson = False) -> None:
         list_jobs(as_json=as_json)
 
 
-@jobs.command("list")
 def list_jobs(
     kind: Annotated[str, typer.Option(help="Only training or only conversion jobs.")] = "",
     state: Annotated[
@@ -62,7 +58,6 @@ def list_jobs(
     return None
 
 
-@jobs.command()
 def get(id: JobId, kind: Kind = "", as_json: AsJson = False) -> None:
     """Show one job: state, attempts, metrics or why it failed.
 
@@ -72,7 +67,6 @@ def get(id: JobId, kind: Kind = "", as_json: AsJson = False) -> None:
     output.print_result(job, as_json=as_json, view=views.job(found.name, job))
 
 
-@jobs.command()
 def cancel(id: JobId, kind: Kind = "", as_json: AsJson = False) -> None:
     """Ask a job to stop; a training job writes a checkpoint first.
 
@@ -83,7 +77,6 @@ def cancel(id: JobId, kind: Kind = "", as_json: AsJson = False) -> None:
     output.print_result(job, as_json=as_json, view=views.job(found.name, job))
 
 
-@jobs.command()
 def delete(id: JobId, kind: Kind = "", as_json: AsJson = False) -> None:
     """Delete an ended job with its events; checkpoints and published versions stay.
 

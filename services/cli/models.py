@@ -11,11 +11,8 @@ from services.cli.failures import NOT_FOUND, CliError
 from services.cli.output import AsJson
 from services.cli.stubs import Stubs, connect
 
-models = typer.Typer(invoke_without_command=True, help="Show models, versions and their certificates.")
 
-
-@models.callback()
-def models_default(context: typer.Context, as_json: AsJson = False) -> None:
+def models(context: typer.Context, as_json: AsJson = False) -> None:
     """Show models, versions and their certificates; alone it lists the models.
 
     Examples:
@@ -24,13 +21,12 @@ def models_default(context: typer.Context, as_json: AsJson = False) -> None:
 
       conch models show sentiment
 
-      conch models show sentiment 3 --json
+      conch models show sentiment --version 3 --json
     """
     if context.invoked_subcommand is None:
         list_models(as_json=as_json)
 
 
-@models.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List the models with their versions and routes; with --json one model a line.
 
@@ -44,15 +40,14 @@ def list_models(as_json: AsJson = False) -> None:
     return None
 
 
-@models.command()
 def show(
     name: Annotated[str, typer.Argument(help="The model.", show_default=False)],
-    version: Annotated[int, typer.Argument(min=0, help="The version; default: the newest.")] = 0,
+    version: Annotated[int, typer.Option(min=0, help="Default: the newest.", show_default=False)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Show one version: state, where it came from, and its certificate's figures.
 
-    Example: conch models show sentiment 3
+    Example: conch models show sentiment --version 3
     """
     stubs = connect()
     request = models_pb2.GetVersionRequest(model=name, version=version or newest_version(stubs, name))

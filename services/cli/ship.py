@@ -46,7 +46,7 @@ def ship(
     if not id:
         output.remark(f"run {run}; should it stop, the same line with --id {run} continues it")
     stubs = connect()
-    trained = _finish(training(stubs), f"{run}-train", wanted, run)
+    trained = _finish(training(stubs), run, wanted, run)
     proof.checkpoint_uri = trained.result.checkpoint_uri
     converted = _finish(conversion(stubs), f"{run}-convert", proof, run)
     route = _routed(stubs, converted.result, run)

@@ -6,6 +6,7 @@ Knows options and messages; sends nothing.
 
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,8 @@ from conch.v1 import conversion_pb2, job_pb2, training_pb2
 from services.cli.failures import USAGE, CliError
 from services.cli.options import number, pairs
 
-_Option = typer.Option
+# What stands for "not given" (0, empty) is no default to show: the service has its own, told in the help.
+_Option = partial(typer.Option, show_default=False)
 _RUNTIMES = {"onnxruntime": job_pb2.RUNTIME_ONNXRUNTIME, "openvino": job_pb2.RUNTIME_OPENVINO}
 _PRECISIONS = {
     "": job_pb2.PRECISION_UNSPECIFIED,
@@ -33,7 +35,7 @@ class TrainingOptions:
     base_model: Annotated[
         str, _Option("--base-model", "-b", help="Model to start from: a folder, a URI or a hub id.")
     ] = ""
-    task: Annotated[str, _Option("--task", "-t", help="Hugging Face task id.")] = "text-classification"
+    task: Annotated[str, typer.Option("--task", "-t", help="Hugging Face task id.")] = "text-classification"
     validation: Annotated[
         str, _Option(help="Validation file; default: cut from the data.", rich_help_panel=_DATA)
     ] = ""
@@ -45,7 +47,7 @@ class TrainingOptions:
         list[str] | None, _Option(help="Labels in the model's order, repeated.", rich_help_panel=_DATA)
     ] = None
     validation_fraction: Annotated[
-        float, _Option(help="Share held out without --validation. [0.1]", rich_help_panel=_DATA)
+        float, _Option(help="Share held out without --validation. Default 0.1.", rich_help_panel=_DATA)
     ] = 0.0
     max_train_examples: Annotated[
         int, _Option(help="Train on a stratified sample of this size.", rich_help_panel=_DATA)
@@ -53,28 +55,39 @@ class TrainingOptions:
     max_validation_examples: Annotated[
         int, _Option(help="Evaluate on a stratified sample of this size.", rich_help_panel=_DATA)
     ] = 0
-    epochs: Annotated[float, _Option(help="Passes over the data. [3]", rich_help_panel=_FIT)] = 0.0
+    epochs: Annotated[float, _Option(help="Passes over the data. Default 3.", rich_help_panel=_FIT)] = 0.0
     max_steps: Annotated[int, _Option(help="Stop after this many steps.", rich_help_panel=_FIT)] = 0
-    learning_rate: Annotated[float, _Option(help="Peak learning rate. [5e-5]", rich_help_panel=_FIT)] = 0.0
-    batch_size: Annotated[int, _Option(help="Examples in one forward pass. [16]", rich_help_panel=_FIT)] = 0
-    gradient_accumulation_steps: Annotated[
-        int, _Option(help="Forward passes to one step. [1]", rich_help_panel=_FIT)
+    learning_rate: Annotated[
+        float, _Option(help="Peak learning rate. Default 5e-5.", rich_help_panel=_FIT)
+    ] = 0.0
+    batch_size: Annotated[
+        int, _Option(help="Examples in one forward pass. Default 16.", rich_help_panel=_FIT)
     ] = 0
-    max_length: Annotated[int, _Option(help="Tokens read of a text. [256]", rich_help_panel=_FIT)] = 0
+    gradient_accumulation_steps: Annotated[
+        int, _Option(help="Forward passes to one step. Default 1.", rich_help_panel=_FIT)
+    ] = 0
+    max_length: Annotated[int, _Option(help="Tokens read of a text. Default 256.", rich_help_panel=_FIT)] = 0
     warmup_ratio: Annotated[
-        float | None, _Option(help="Share of steps with rising rate. [0.06]", rich_help_panel=_FIT)
+        float | None, _Option(help="Share of steps with rising rate. Default 0.06.", rich_help_panel=_FIT)
     ] = None
-    weight_decay: Annotated[float | None, _Option(help="[0.01]", rich_help_panel=_FIT)] = None
+    weight_decay: Annotated[
+        float | None, _Option(help="Decoupled weight decay. Default 0.01.", rich_help_panel=_FIT)
+    ] = None
     patience: Annotated[
         int | None,
         _Option(
-            help="Evaluations without a better one before stopping; 0 = never. [3]", rich_help_panel=_FIT
+            help="Evaluations without a better one before stopping; 0 = never. Default 3.",
+            rich_help_panel=_FIT,
         ),
     ] = None
-    evaluations_per_epoch: Annotated[int, _Option(help="[4]", rich_help_panel=_FIT)] = 0
-    seed: Annotated[int | None, _Option(help="[42]", rich_help_panel=_FIT)] = None
+    evaluations_per_epoch: Annotated[
+        int, _Option(help="Evaluations in one epoch. Default 4.", rich_help_panel=_FIT)
+    ] = 0
+    seed: Annotated[
+        int | None, _Option(help="Seed of everything random. Default 42.", rich_help_panel=_FIT)
+    ] = None
     threads: Annotated[int, _Option(help="CPU threads; 0 = all cores.", rich_help_panel=_FIT)] = 0
-    max_attempts: Annotated[int, _Option(help="Attempts before FAILED. [3]", rich_help_panel=_FIT)] = 0
+    max_attempts: Annotated[int, _Option(help="Attempts before FAILED. Default 3.", rich_help_panel=_FIT)] = 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,8 @@ class ConversionOptions:
     target: Annotated[
         list[str] | None,
         _Option(
-            help="runtime[=precision], repeated. [onnxruntime=fp32 openvino=bf16]", rich_help_panel=_PROOF
+            help="runtime or runtime=precision, repeated. Default onnxruntime=fp32 and openvino=bf16.",
+            rich_help_panel=_PROOF,
         ),
     ] = None
     limit: Annotated[
@@ -96,10 +110,10 @@ class ConversionOptions:
         ),
     ] = None
     parity_examples: Annotated[
-        int, _Option(help="Held-out examples to prove on. [500]", rich_help_panel=_PROOF)
+        int, _Option(help="Held-out examples to prove on. Default 500.", rich_help_panel=_PROOF)
     ] = 0
     conversion_attempts: Annotated[
-        int, _Option(help="Attempts before FAILED. [3]", rich_help_panel=_PROOF)
+        int, _Option(help="Attempts before FAILED. Default 3.", rich_help_panel=_PROOF)
     ] = 0
 
 
