@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,17 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from conch.v1 import inference_pb2, job_pb2
 from examples.assets import minilm
 from services.tasks.encoding import Encoder, pad
 from services.tasks.text_classification import softmax
 from tests.contract.fake_triton import FakeTriton, running, sum_logits
+from tests.contract.gateway.calls import CLASSIFY, refusal, request
 from tests.contract.gateway.stack import Stack, gateway
 from tests.contract.versions import LABELS, MAX_LENGTH, publish, route
 
 WORDS = "a film the of and dull bright never quite again story told well badly acted scene by".split()
-CLASSIFY = "/conch.v1.InferenceService/Classify"
 
 
 @pytest.fixture
@@ -39,35 +36,6 @@ async def stack(tmp_path: Path, triton: FakeTriton) -> AsyncIterator[Stack]:
         await started.set_route(route(v1=1))
         triton.calls.clear()
         yield started
-
-
-def request(*texts: str, **more: Any) -> inference_pb2.ClassifyRequest:
-    return inference_pb2.ClassifyRequest(**{"model": "sentiment", "texts": texts, **more})
-
-
-async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, dict[str, Message]]:
-    """Returns code, message and the details by type of the error that a call ends with."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    status = rpc_status.from_call(caught.value)
-    return caught.value.code(), caught.value.details() or "", _details(status)
-
-
-def _details(status: Any) -> dict[str, Any]:
-    kinds = (
-        error_details_pb2.ErrorInfo,
-        error_details_pb2.BadRequest,
-        error_details_pb2.RetryInfo,
-        error_details_pb2.QuotaFailure,
-    )
-    found = {}
-    for detail in status.details if status else ():
-        for kind in kinds:
-            if detail.Is(kind.DESCRIPTOR):
-                message = kind()
-                detail.Unpack(message)
-                found[kind.DESCRIPTOR.name] = message
-    return found
 
 
 async def bad_field(stack: Stack, asked: inference_pb2.ClassifyRequest) -> tuple[str, str]:
