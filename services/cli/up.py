@@ -139,7 +139,7 @@ def _spawn_supervisor(log: IO[bytes], runtime: Runtime, port_offset: int) -> "su
     return subprocess.Popen(
         [sys.executable, "-m", "services.cli", *verb],
         stdin=subprocess.DEVNULL,
-        stdout=log,
+        stdout=subprocess.DEVNULL,
         stderr=log,
         start_new_session=True,
     )

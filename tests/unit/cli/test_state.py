@@ -47,7 +47,8 @@ def test_a_pid_that_is_used_again_is_another_process() -> None:
 
 
 def test_the_lock_is_held_once_and_ends_with_its_holder(tmp_path: Path) -> None:
-    code = "import pathlib, sys; from services.cli import state; print(bool(state.claim(pathlib.Path(sys.argv[1]))))"
+    code = "import sys; from pathlib import Path; from services.cli.state import claim"
+    code += "; print(bool(claim(Path(sys.argv[1]))))"
 
     def claim_elsewhere() -> str:
         command = [sys.executable, "-c", code, str(tmp_path)]
