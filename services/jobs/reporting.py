@@ -72,7 +72,7 @@ class Reporter:
         """Reports how the attempt ended: the last report, on the platter before this returns."""
         self._append(worker_pb2.WorkerReport(outcome=outcome), durable=True)
 
-    def close(self, *, flush_seconds: float = 5.0) -> None:
+    def close(self, *, flush_seconds: float = 2.0) -> None:
         """Waits at most `flush_seconds` until the service acknowledged all; the spool has it anyway."""
         if self._push is not None:
             self._push.close(flush_seconds)

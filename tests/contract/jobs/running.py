@@ -29,6 +29,7 @@ class Service:
         self.home = home
         self.settings = settings
         self.log: list[dict[str, Any]] = []
+        self.logged = threading.Condition()
         self.address = ""
         self._channel: grpc.Channel | None = None
         self.start()
@@ -115,7 +116,9 @@ class Service:
     def _read(self, stream: Any, lines: "queue.Queue[dict[str, Any] | None]") -> None:
         for line in stream:
             entry = json.loads(line) if line.startswith("{") else {"event": line}
-            self.log.append(entry)
+            with self.logged:
+                self.log.append(entry)
+                self.logged.notify_all()
             lines.put(entry)
         lines.put(None)
 

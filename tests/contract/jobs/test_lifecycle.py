@@ -1,5 +1,7 @@
 """What callers see of jobs: through a real trainer with real worker processes."""
 
+from collections.abc import Iterator
+
 import grpc
 import pytest
 from google.rpc import error_details_pb2
@@ -10,6 +12,18 @@ from tests.contract.jobs.conftest import Start
 from tests.contract.jobs.running import Service, sequences, states, training_spec, warnings
 
 _S = job_pb2.JobStatus
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One trainer for all: nothing here harms it."""
+    service = Service("trainer", tmp_path_factory.mktemp("home"))
+    yield service
+    service.end()
+
+
+def cancel(trainer: Service, job_id: str) -> training_pb2.TrainingJob:
+    return trainer.training.CancelTrainingJob(training_pb2.CancelTrainingJobRequest(id=job_id)).job
 
 
 def refused(call: grpc.Call) -> tuple[grpc.StatusCode, set[str]]:
@@ -96,27 +110,27 @@ def test_no_more_than_the_limit_run_at_once_and_the_oldest_goes_first(start: Sta
 def test_a_job_that_waits_is_cancelled_at_once(trainer: Service) -> None:
     trainer.train([{"until_cancelled": 1}], job_id="runs")
     trainer.train([], job_id="waits")
-    request = training_pb2.CancelTrainingJobRequest(id="waits")
-    assert trainer.training.CancelTrainingJob(request).job.status.state == _S.STATE_CANCELLED
+    assert cancel(trainer, "waits").status.state == _S.STATE_CANCELLED
     assert states(list(trainer.watch("waits"))) == [_S.STATE_PENDING, _S.STATE_CANCELLED]
     assert trainer.job("waits").status.attempt == 0
+    cancel(trainer, "runs")
+    assert trainer.finish("runs").status.state == _S.STATE_CANCELLED
 
 
 def test_a_running_job_winds_down_when_it_is_cancelled(trainer: Service) -> None:
-    trainer.train([{"warn": 1}, {"until_cancelled": 1}], job_id="runs")
-    trainer.wait_for("runs", "SCRIPTED")
-    status = trainer.training.CancelTrainingJob(training_pb2.CancelTrainingJobRequest(id="runs")).job.status
+    trainer.train([{"warn": 1}, {"until_cancelled": 1}], job_id="winds-down")
+    trainer.wait_for("winds-down", "SCRIPTED")
+    status = cancel(trainer, "winds-down").status
     assert (status.state, status.cancel_requested) == (_S.STATE_RUNNING, True)
-    assert trainer.finish("runs").status.state == _S.STATE_CANCELLED
-    again = trainer.training.CancelTrainingJob(training_pb2.CancelTrainingJobRequest(id="runs")).job.status
-    assert again.last_sequence == 4
+    assert trainer.finish("winds-down").status.state == _S.STATE_CANCELLED
+    assert cancel(trainer, "winds-down").status.last_sequence == 4
 
 
 def test_a_worker_that_does_not_wind_down_is_killed_after_the_grace(start: Start) -> None:
     trainer = start(CONCH_CANCEL_GRACE_SECONDS="0.1")
     trainer.train([{"warn": 1}, {"ignore_cancel": 1}], job_id="stuck")
     trainer.wait_for("stuck", "SCRIPTED")
-    trainer.training.CancelTrainingJob(training_pb2.CancelTrainingJobRequest(id="stuck"))
+    cancel(trainer, "stuck")
     events = list(trainer.watch("stuck"))
     assert states(events)[-1] == _S.STATE_CANCELLED
     assert "killed by SIGKILL" in warnings(events, "WORKER_DIED")[0]
@@ -128,7 +142,7 @@ def test_a_job_is_deleted_only_when_it_is_over(trainer: Service) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         trainer.training.DeleteTrainingJob(request)
     assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
-    trainer.training.CancelTrainingJob(training_pb2.CancelTrainingJobRequest(id="gone"))
+    cancel(trainer, "gone")
     trainer.finish("gone")
     trainer.training.DeleteTrainingJob(request)
     assert not (trainer.home / "jobs" / "gone").exists()
@@ -138,7 +152,8 @@ def test_a_job_is_deleted_only_when_it_is_over(trainer: Service) -> None:
 
 
 def test_pages_go_from_new_to_old_and_keep_their_filter(trainer: Service) -> None:
-    trainer.train([{"until_cancelled": 1}], job_id="first")
+    trainer.train([{"until_cancelled": 1}], job_id="holds")
+    trainer.wait_for("holds", "STATE_RUNNING")
     for i in range(4):
         trainer.train([], job_id=f"j{i}")
     request = training_pb2.ListTrainingJobsRequest(page_size=3, states=[_S.STATE_PENDING])
@@ -151,6 +166,7 @@ def test_pages_go_from_new_to_old_and_keep_their_filter(trainer: Service) -> Non
         with pytest.raises(grpc.RpcError) as caught:
             trainer.training.ListTrainingJobs(request)
         assert refused(caught.value) == (grpc.StatusCode.INVALID_ARGUMENT, {"page_token"})
+    cancel(trainer, "holds")
 
 
 def test_a_watch_begins_where_it_is_asked_to(trainer: Service) -> None:
