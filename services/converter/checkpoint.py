@@ -5,7 +5,6 @@ Knows the layout that the trainer writes and transformers' loader; knows nothing
 
 import json
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,8 +111,7 @@ def _require_labels(config: transformers.PretrainedConfig, labels: list[str]) ->
             f"the model has {config.num_labels} labels, its manifest names {len(labels)}",
             reason="LABELS_MISMATCH",
         )
-    named: Mapping[int, str] = config.id2label or {}
-    ours = [named.get(i) for i in range(len(labels))]
+    ours = [label for _, label in sorted((config.id2label or {}).items())]
     if ours != labels:
         raise NotReady(
             f"config.json names the labels {ours}, the manifest {labels}", reason="LABELS_MISMATCH"
@@ -139,7 +137,7 @@ def _load_golden(folder: Path) -> models_pb2.GoldenExamples:
 
 
 def _load_held_out(folder: Path, labels: list[str]) -> list[Example]:
-    lines = (folder / "held_out.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "held_out.jsonl").read_text(encoding="utf-8").split("\n")
     examples = [_example(line, row) for row, line in enumerate(lines, start=1) if line.strip()]
     if not examples:
         raise NotReady("held_out.jsonl holds no example to prove parity on", reason="NO_HELD_OUT_EXAMPLES")

@@ -53,18 +53,12 @@ def model_inputs(model: transformers.PreTrainedModel, task: Task) -> tuple[Tenso
     )
 
 
-def export(
-    model: transformers.PreTrainedModel,
-    *,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    max_length: int,
-    path: Path,
-) -> None:
+def export(model: transformers.PreTrainedModel, task: Task, *, max_length: int, path: Path) -> None:
     """Writes `model` to `path` as one ONNX file with every named axis symbolic.
 
     Raises NotReady(EXPORT_FAILED) if torch cannot trace the model, NotReady(GRAPH_TOO_LARGE) past 2 GiB.
     """
+    inputs, outputs = model_inputs(model, task), task.outputs
     graph = _trace(model, inputs, outputs, max_length)
     for spec in outputs:
         _free_last_axis(graph.graph, spec, inputs)
@@ -192,9 +186,7 @@ def _rename_output(graph: onnx.GraphProto, name: str, new_name: str) -> None:
         node.input[:] = [new_name if value == name else value for value in node.input]
 
 
-def _append_extent(
-    graph: onnx.GraphProto, axis: str | int, inputs: Sequence[TensorSpec], name: str
-) -> str:
+def _append_extent(graph: onnx.GraphProto, axis: str | int, inputs: Sequence[TensorSpec], name: str) -> str:
     source = next(spec for spec in inputs if axis in spec.axes)
     position = source.axes.index(axis)
     graph.node.append(helper.make_node("Shape", [source.name], [name], start=position, end=position + 1))

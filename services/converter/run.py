@@ -13,7 +13,6 @@ from pathlib import Path
 import structlog
 
 from conch.v1 import conversion_pb2, job_pb2, models_pb2, worker_pb2
-from services import storage
 from services.converter import (
     certificate,
     checkpoint,
@@ -25,11 +24,10 @@ from services.converter import (
     triton_config,
 )
 from services.converter.checkpoint import Checkpoint
-from services.errors import Cancelled, NotFound, NotReady
+from services.errors import Cancelled, NotFound
 from services.jobs import worker
 from services.jobs.reporting import Reporter
 from services.repository import publishing, versions
-from services.tasks import TensorSpec
 
 log = structlog.get_logger(__name__)
 
@@ -40,54 +38,41 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> conversion_pb2.Convers
     """Publishes the version that `order` claims and returns where it lies, with its certificate.
 
     Raises NotReady(CERTIFICATE_FAILED) if a target's answers are too far off, Cancelled between steps,
-    and what `checkpoint.load` and `publishing.publish` raise; nothing is published then.
+    and what `checkpoint.load`, `onnx_export.export` and `publishing.publish` raise; nothing is published
+    then.
     """
     spec = order.conversion
-    if earlier := _published_earlier(order):
-        return earlier
+    if _is_published(order):
+        return _finish(order, report)
     stages = _Stages(report, spec.targets)
     work = _emptied(Path(order.work_dir) / "conversion")
 
     stages.begin("download")
     source = checkpoint.load(spec.checkpoint_uri, work / "checkpoint")
     inputs = onnx_export.model_inputs(source.model, source.task)
-    _check_golden(source, inputs)
+    parity.check_golden(source, inputs)
 
     stages.begin("export")
     exported, portable = work / "exported.onnx", work / "portable.onnx"
-    max_length = source.manifest.max_length
-    onnx_export.export(
-        source.model, inputs=inputs, outputs=source.task.outputs, max_length=max_length, path=exported
-    )
+    onnx_export.export(source.model, source.task, max_length=source.manifest.max_length, path=exported)
 
     stages.begin("optimize")
     optimize.optimize(exported, portable)
     folder = _laid_out(_emptied(work / "version"), source, portable, spec.targets, stages)
 
     stages.begin("reference")
-    held = parity.hold(
-        source.sample(spec.num_parity_examples),
-        labels=source.manifest.labels,
-        task=source.task,
-        model=source.model,
-        encoder=source.encoder,
-        inputs=inputs,
-        check=stages.check,
-    )
+    held = parity.hold(source, inputs, num_examples=spec.num_parity_examples, check=stages.check)
     verdicts = []
     for target in spec.targets:
         stages.begin(f"parity {runtimes.name(target.runtime, target.precision)}")
-        verdict = parity.judge(
-            target, folder=folder, held=held, task=source.task, limits=spec.limits, check=stages.check
-        )
-        report.event(verdict=verdict)
-        verdicts.append(verdict)
+        verdicts.append(parity.judge(target, held, folder=folder, limits=spec.limits, check=stages.check))
+        report.event(verdict=verdicts[-1])
 
     stages.begin("publish")
-    proof = certificate.issue(
+    certificate.issue(
         folder, model=spec.model, version=order.version, checkpoint_digest=source.digest, verdicts=verdicts
     )
-    digest = publishing.publish(
+    publishing.publish(
         folder,
         repository_uri=order.output_uri,
         model=spec.model,
@@ -95,13 +80,8 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> conversion_pb2.Convers
         configs=triton_config.config_texts(spec.model, source.task, inputs),
         manifest=_manifest(order, source),
     )
-    uri = storage.join(order.output_uri, spec.model, str(order.version))
-    report.event(artifact_written=job_pb2.ArtifactWritten(kind="version", uri=uri, digest=digest))
-    log.info("version.published", model=spec.model, version=order.version, digest=digest)
-    shutil.rmtree(work, ignore_errors=True)
-    return conversion_pb2.ConversionResult(
-        model=spec.model, version=order.version, uri=uri, digest=digest, certificate=proof
-    )
+    shutil.rmtree(work)
+    return _finish(order, report)
 
 
 class _Stages:
@@ -125,30 +105,25 @@ class _Stages:
             raise Cancelled("the conversion was cancelled", reason="JOB_CANCELLED")
 
 
-def _published_earlier(order: worker_pb2.WorkOrder) -> conversion_pb2.ConversionResult | None:
-    """Returns the result of an attempt of this job that was killed after it had published."""
+def _is_published(order: worker_pb2.WorkOrder) -> bool:
+    """Returns whether an attempt of this job published its version before it was killed."""
     try:
         found = versions.read_version(order.output_uri, order.conversion.model, order.version)
-    except (NotFound, NotReady):
-        return None
-    if found.manifest.conversion_job != order.job_id:
-        return None
+    except NotFound:
+        return False
+    return found.manifest.conversion_job == order.job_id
+
+
+def _finish(order: worker_pb2.WorkOrder, report: Reporter) -> conversion_pb2.ConversionResult:
+    found = versions.read_version(order.output_uri, order.conversion.model, order.version)
+    report.event(artifact_written=job_pb2.ArtifactWritten(kind="version", uri=found.uri, digest=found.digest))
+    log.info("version.published", model=found.model, version=found.version, digest=found.digest)
     return conversion_pb2.ConversionResult(
         model=found.model,
         version=found.version,
         uri=found.uri,
         digest=found.digest,
         certificate=found.certificate,
-    )
-
-
-def _check_golden(source: Checkpoint, inputs: Sequence[TensorSpec]) -> None:
-    parity.check_golden(
-        [(example.text, example.text_pair) for example in source.golden.examples],
-        checkpoint.golden_outputs(source.golden),
-        run=parity.torch_runner(source.model, source.task.outputs),
-        encoder=source.encoder,
-        inputs=inputs,
     )
 
 

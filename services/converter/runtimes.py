@@ -16,14 +16,14 @@ from services.tasks.base import FloatArray, IntArray
 
 Run = Callable[[Mapping[str, IntArray]], dict[str, FloatArray]]
 
-FILES: dict[int, str] = {
+FILES: dict[job_pb2.Runtime.ValueType, str] = {
     job_pb2.RUNTIME_ONNXRUNTIME: "model.onnx",
     job_pb2.RUNTIME_OPENVINO: "openvino.onnx",
 }
 """The file of a version that each runtime reads."""
 
 # The official openvino backend can be asked for bf16 and for nothing else: fp32 could not be kept.
-_PRECISIONS: dict[int, tuple[int, ...]] = {
+_PRECISIONS: dict[job_pb2.Runtime.ValueType, tuple[job_pb2.Precision.ValueType, ...]] = {
     job_pb2.RUNTIME_ONNXRUNTIME: (job_pb2.PRECISION_FP32, job_pb2.PRECISION_INT8),
     job_pb2.RUNTIME_OPENVINO: (job_pb2.PRECISION_BF16,),
 }
@@ -51,6 +51,8 @@ def open_graph(path: Path, runtime: job_pb2.Runtime.ValueType) -> Run:
 def _open_onnxruntime(path: Path) -> Run:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: warnings here are about fusions that did not apply
+    # Idle threads that spin take the cores away from training jobs beside this one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 

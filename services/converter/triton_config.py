@@ -26,7 +26,7 @@ from services.tasks import Task, TensorSpec
 MAX_BATCH_SIZE = 64
 """Most rows that one onnxruntime call takes. The gateway batches by tokens and stays below it."""
 
-CONFIG_FILES: dict[int, str] = {
+CONFIG_FILES: dict[job_pb2.Runtime.ValueType, str] = {
     job_pb2.RUNTIME_ONNXRUNTIME: "config.pbtxt",
     job_pb2.RUNTIME_OPENVINO: "configs/openvino.pbtxt",
 }
@@ -37,7 +37,7 @@ _BACKENDS = {job_pb2.RUNTIME_ONNXRUNTIME: "onnxruntime", job_pb2.RUNTIME_OPENVIN
 _DTYPES = {"int64": DataType.TYPE_INT64, "int32": DataType.TYPE_INT32, "float32": DataType.TYPE_FP32}
 
 # 0 = as many threads as the machine has cores, for both runtimes.
-_PARAMETERS: dict[int, dict[str, str]] = {
+_PARAMETERS: dict[job_pb2.Runtime.ValueType, dict[str, str]] = {
     job_pb2.RUNTIME_ONNXRUNTIME: {"intra_op_thread_count": "0"},
     job_pb2.RUNTIME_OPENVINO: {
         "HINT_BF16": "YES",
@@ -57,7 +57,9 @@ def config_texts(model: str, task: Task, inputs: Sequence[TensorSpec]) -> dict[s
     return {path: config_text(model, task, inputs, runtime) for runtime, path in CONFIG_FILES.items()}
 
 
-def config_text(model: str, task: Task, inputs: Sequence[TensorSpec], runtime: int) -> str:
+def config_text(
+    model: str, task: Task, inputs: Sequence[TensorSpec], runtime: job_pb2.Runtime.ValueType
+) -> str:
     """Returns the config of `model` for `runtime` in protobuf's text format."""
     config = _base(model, runtime)
     # The official openvino backend turns max_batch_size into a fixed batch; 0 leaves the axis free.
@@ -79,7 +81,7 @@ def config_text(model: str, task: Task, inputs: Sequence[TensorSpec], runtime: i
     return _HEADER + text_format.MessageToString(config, as_utf8=True)
 
 
-def _base(model: str, runtime: int) -> ModelConfig:
+def _base(model: str, runtime: job_pb2.Runtime.ValueType) -> ModelConfig:
     return ModelConfig(
         name=model,
         backend=_BACKENDS[runtime],

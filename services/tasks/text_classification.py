@@ -31,8 +31,8 @@ def _limits(*, logit_difference: float, flips: float, accuracy_drop: float) -> d
 # Measured on 500 held-out reviews with MiniLM: see docs/adr/0004-parity-limits.md.
 _LIMITS: dict[int, dict[str, float]] = {
     job_pb2.PRECISION_FP32: _limits(logit_difference=1e-3, flips=0.002, accuracy_drop=0.002),
-    job_pb2.PRECISION_BF16: _limits(logit_difference=0.5, flips=0.02, accuracy_drop=0.01),
-    job_pb2.PRECISION_INT8: _limits(logit_difference=2.0, flips=0.04, accuracy_drop=0.015),
+    job_pb2.PRECISION_BF16: _limits(logit_difference=0.25, flips=0.01, accuracy_drop=0.005),
+    job_pb2.PRECISION_INT8: _limits(logit_difference=1.0, flips=0.04, accuracy_drop=0.02),
 }
 
 

@@ -15,7 +15,23 @@ from conch.v1 import models_pb2
 from services import storage
 from services.tasks.encoding import Encoder, Tokens, pad
 
-WORDS = "good bad film plot actor dull bright long short scene ending music story laugh cry".split()
+WORDS = [
+    "good",
+    "bad",
+    "film",
+    "plot",
+    "actor",
+    "dull",
+    "bright",
+    "long",
+    "short",
+    "scene",
+    "ending",
+    "music",
+    "story",
+    "laugh",
+    "cry",
+]
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
