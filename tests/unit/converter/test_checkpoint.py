@@ -1,6 +1,7 @@
 """A checkpoint that cannot be converted is refused before any work, in words that say what is wrong."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,11 +18,17 @@ from tests.unit.converter import checkpoints
 LABELS = ["negative", "positive"]
 
 
-@pytest.fixture
-def artifact(tmp_path: Path) -> Path:
-    folder = tmp_path / "artifact"
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts") / "sound"
     checkpoints.save(folder, checkpoints.bert(LABELS), LABELS)
     return folder
+
+
+@pytest.fixture
+def artifact(sound: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(sound, tmp_path / "artifact"))
 
 
 def test_a_sound_checkpoint_loads_and_samples_by_its_seed(artifact: Path, tmp_path: Path) -> None:

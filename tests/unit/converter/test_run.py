@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,16 @@ INT8 = conversion_pb2.Target(runtime=job_pb2.RUNTIME_ONNXRUNTIME, precision=job_
 BF16 = conversion_pb2.Target(runtime=job_pb2.RUNTIME_OPENVINO, precision=job_pb2.PRECISION_BF16)
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A conversion that went well, and where everything of it lies."""
+
+    order: worker_pb2.WorkOrder
+    result: conversion_pb2.ConversionResult
+    spool: Path
+    folder: Path
+
+
 @pytest.fixture(scope="module")
 def checkpoint_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(3)
@@ -29,11 +40,20 @@ def checkpoint_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return checkpoints.save(folder, checkpoints.bert(["bad", "good"]), ["bad", "good"])
 
 
-def test_the_default_targets_share_one_graph(checkpoint_uri: str, tmp_path: Path) -> None:
-    order = _order(checkpoint_uri, tmp_path, [FP32, BF16])
-    result = converter.run(order, Reporter(tmp_path / "spool"))
-    folder = tmp_path / "repository" / "sentiment" / "3"
-    assert {path.name for path in folder.iterdir()} == {
+@pytest.fixture(scope="module")
+def converted(checkpoint_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    """A conversion to onnxruntime int8 and openvino bf16, after a killed attempt."""
+    folder = tmp_path_factory.mktemp("converted")
+    order = _order(checkpoint_uri, folder, [INT8, BF16])
+    stale = Path(order.work_dir) / "conversion" / "version"
+    stale.mkdir(parents=True)
+    (stale / "leftover.onnx").write_bytes(b"half a graph")
+    result = converter.run(order, Reporter(folder / "spool"))
+    return Converted(order, result, folder / "spool", folder / "repository" / "sentiment" / "3")
+
+
+def test_a_version_holds_what_the_layout_says_and_nothing_of_a_killed_attempt(converted: Converted) -> None:
+    assert {path.name for path in converted.folder.iterdir()} == {
         "model.onnx",
         "openvino.onnx",
         "tokenizer.json",
@@ -41,18 +61,26 @@ def test_the_default_targets_share_one_graph(checkpoint_uri: str, tmp_path: Path
         "certificate.json",
         "manifest.json",
     }
-    assert storage.sha256_of(folder / "model.onnx") == storage.sha256_of(folder / "openvino.onnx")
-    published = versions.read_version(order.output_uri, "sentiment", 3)
-    assert (published.digest, published.uri) == (result.digest, result.uri)
-    assert published.certificate == result.certificate
+    assert os.listdir(converted.order.work_dir) == [], "a published version leaves no scratch files"
+
+
+def test_the_published_version_is_certified_for_both_runtimes(converted: Converted) -> None:
+    published = versions.read_version(converted.order.output_uri, "sentiment", 3)
+    assert (published.digest, published.uri) == (converted.result.digest, converted.result.uri)
+    assert published.certificate == converted.result.certificate
     for runtime in (job_pb2.RUNTIME_ONNXRUNTIME, job_pb2.RUNTIME_OPENVINO):
         assert certificates.check(published, runtime).passed
 
 
-def test_the_manifest_says_where_the_version_came_from(checkpoint_uri: str, tmp_path: Path) -> None:
-    order = _order(checkpoint_uri, tmp_path, [FP32])
-    converter.run(order, Reporter(tmp_path / "spool"))
-    manifest = versions.read_version(order.output_uri, "sentiment", 3).manifest
+def test_int8_is_for_onnxruntime_and_openvino_keeps_the_portable_graph(converted: Converted) -> None:
+    int8, portable = (converted.folder / name for name in ("model.onnx", "openvino.onnx"))
+    assert int8.stat().st_size < portable.stat().st_size
+    files = {verdict.file: verdict.precision for verdict in converted.result.certificate.verdicts}
+    assert files == {"model.onnx": job_pb2.PRECISION_INT8, "openvino.onnx": job_pb2.PRECISION_BF16}
+
+
+def test_the_manifest_says_where_the_version_came_from(converted: Converted, checkpoint_uri: str) -> None:
+    manifest = versions.read_version(converted.order.output_uri, "sentiment", 3).manifest
     source, digest = storage.read_manifest(checkpoint_uri)
     assert (manifest.conversion_job, manifest.checkpoint_uri) == ("convert-1", checkpoint_uri)
     assert (manifest.checkpoint_digest, manifest.checkpoint) == (digest, source.checkpoint)
@@ -60,19 +88,13 @@ def test_the_manifest_says_where_the_version_came_from(checkpoint_uri: str, tmp_
     assert manifest.libraries["onnxruntime"]
 
 
-def test_int8_is_for_onnxruntime_and_openvino_keeps_the_portable_graph(
-    checkpoint_uri: str, tmp_path: Path
-) -> None:
-    result = converter.run(_order(checkpoint_uri, tmp_path, [INT8, BF16]), Reporter(tmp_path / "spool"))
-    folder = tmp_path / "repository" / "sentiment" / "3"
-    assert (folder / "model.onnx").stat().st_size < (folder / "openvino.onnx").stat().st_size
-    files = {verdict.file: verdict.precision for verdict in result.certificate.verdicts}
-    assert files == {"model.onnx": job_pb2.PRECISION_INT8, "openvino.onnx": job_pb2.PRECISION_BF16}
+def test_golden_examples_travel_unchanged(converted: Converted, checkpoint_uri: str) -> None:
+    trained = Path(checkpoint_uri) / "golden.json"
+    assert (converted.folder / "golden.json").read_bytes() == trained.read_bytes()
 
 
-def test_events_tell_the_stages_the_verdicts_and_the_artifact(checkpoint_uri: str, tmp_path: Path) -> None:
-    converter.run(_order(checkpoint_uri, tmp_path, [INT8, BF16]), Reporter(tmp_path / "spool"))
-    events = _events(tmp_path / "spool")
+def test_events_tell_the_stages_the_verdicts_and_the_artifact(converted: Converted) -> None:
+    events = _events(converted.spool)
     stages = [e.stage_started for e in events if e.HasField("stage_started")]
     assert [stage.name for stage in stages] == [
         "download",
@@ -88,6 +110,25 @@ def test_events_tell_the_stages_the_verdicts_and_the_artifact(checkpoint_uri: st
     assert {stage.num_stages for stage in stages} == {8}
     assert [e.verdict.passed for e in events if e.HasField("verdict")] == [True, True]
     assert events[-1].artifact_written.kind == "version"
+
+
+def test_an_attempt_after_a_published_one_returns_the_same_version(
+    converted: Converted, tmp_path: Path
+) -> None:
+    again = Reporter(tmp_path / "again")
+    assert converter.run(converted.order, again) == converted.result
+    assert [e.WhichOneof("event") for e in _events(tmp_path / "again")] == ["artifact_written"]
+
+
+def test_without_int8_both_runtimes_share_one_graph(checkpoint_uri: str, tmp_path: Path) -> None:
+    converter.run(_order(checkpoint_uri, tmp_path, [FP32, BF16]), Reporter(tmp_path / "spool"))
+    folder = tmp_path / "repository" / "sentiment" / "3"
+    assert storage.sha256_of(folder / "model.onnx") == storage.sha256_of(folder / "openvino.onnx")
+
+
+def test_without_openvino_there_is_no_graph_for_it(checkpoint_uri: str, tmp_path: Path) -> None:
+    converter.run(_order(checkpoint_uri, tmp_path, [FP32]), Reporter(tmp_path / "spool"))
+    assert not (tmp_path / "repository" / "sentiment" / "3" / "openvino.onnx").exists()
 
 
 def test_a_failed_certificate_reports_every_verdict_and_publishes_nothing(
@@ -111,34 +152,6 @@ def test_a_cancelled_worker_stops_and_publishes_nothing(checkpoint_uri: str, tmp
     with pytest.raises(Cancelled):
         converter.run(order, report)
     assert versions.list_versions(order.output_uri, "sentiment") == []
-
-
-def test_leftovers_of_a_killed_attempt_do_no_harm(checkpoint_uri: str, tmp_path: Path) -> None:
-    order = _order(checkpoint_uri, tmp_path, [FP32])
-    stale = Path(order.work_dir) / "conversion" / "version"
-    stale.mkdir(parents=True)
-    (stale / "model.onnx").write_bytes(b"half a graph")
-    (stale / "openvino.onnx").write_bytes(b"of a target that was dropped")
-    converter.run(order, Reporter(tmp_path / "spool"))
-    assert not (tmp_path / "repository" / "sentiment" / "3" / "openvino.onnx").exists()
-    assert os.listdir(order.work_dir) == [], "a published version leaves no scratch files"
-
-
-def test_an_attempt_after_a_published_one_returns_the_same_version(
-    checkpoint_uri: str, tmp_path: Path
-) -> None:
-    order = _order(checkpoint_uri, tmp_path, [FP32])
-    first = converter.run(order, Reporter(tmp_path / "spool"))
-    order.attempt = 2
-    again = Reporter(tmp_path / "again")
-    assert converter.run(order, again) == first
-    assert [e.WhichOneof("event") for e in _events(tmp_path / "again")] == ["artifact_written"]
-
-
-def test_golden_examples_travel_unchanged(checkpoint_uri: str, tmp_path: Path) -> None:
-    converter.run(_order(checkpoint_uri, tmp_path, [FP32]), Reporter(tmp_path / "spool"))
-    served = tmp_path / "repository" / "sentiment" / "3" / "golden.json"
-    assert served.read_bytes() == (Path(checkpoint_uri) / "golden.json").read_bytes()
 
 
 def test_golden_examples_of_other_weights_are_refused(tmp_path: Path) -> None:
