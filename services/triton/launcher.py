@@ -47,6 +47,7 @@ def command(settings: TritonSettings, *, backends: Path) -> list[str]:
         "model-control-mode": "explicit",
         "exit-timeout-secs": settings.triton_exit_timeout_seconds,
         "allow-gpu-metrics": "false",
+        "pinned-memory-pool-byte-size": 0,
         "log-verbose": 0,
         "log-format": "ISO8601",
         "grpc-address": host,

@@ -1,15 +1,13 @@
 """How both backends read config.pbtxt, complete it from the graph and hold it against the graph.
 
 Runs inside Triton's python stubs and cannot import Conch. Knows model configurations as Triton hands
-them over (JSON); knows nothing about runtimes.
+them over (JSON); knows nothing about runtimes. What it raises is what a failed load answers.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import triton_python_backend_utils as pb
 
 Config = dict[str, Any]
 
@@ -43,7 +41,7 @@ def integer(config: Config, name: str) -> int:
     """Returns a whole-number parameter, 0 if it is not set."""
     value = text(config, name, "0")
     if not value.strip().isdigit():
-        raise pb.TritonModelException(f"parameter {name} must be a whole number from 0, not {value!r}")
+        raise ValueError(f"parameter {name} must be a whole number from 0, not {value!r}")
     return int(value)
 
 
@@ -51,7 +49,7 @@ def switch(config: Config, name: str, *, default: bool) -> bool:
     """Returns a yes-or-no parameter."""
     value = text(config, name, str(default)).lower()
     if value not in _YES + _NO:
-        raise pb.TritonModelException(f"parameter {name} must be true or false, not {value!r}")
+        raise ValueError(f"parameter {name} must be true or false, not {value!r}")
     return value in _YES
 
 
@@ -81,7 +79,7 @@ def check(
     *,
     unserved: Mapping[str, str] = UNSERVED,
 ) -> None:
-    """Raises TritonModelException, saying what differs, unless the configuration fits the graph.
+    """Raises ValueError, saying what differs, unless the configuration fits the graph.
 
     `unserved` says why tensors of a dtype cannot be served.
     """
@@ -93,7 +91,7 @@ def check(
     named = {entry["name"] for entry in config["input"]}
     problems += [f"the graph's input {t.name!r} is missing" for t in inputs if t.name not in named]
     if problems:
-        raise pb.TritonModelException(f"config.pbtxt and graph differ: {'; '.join(problems)}")
+        raise ValueError(f"config.pbtxt and graph differ: {'; '.join(problems)}")
 
 
 def _described(tensor: Tensor, skipped: int) -> dict[str, object]:

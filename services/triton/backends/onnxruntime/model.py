@@ -55,7 +55,7 @@ class TritonPythonModel:
         return model
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Loads the graph. Raises TritonModelException if it does not fit config.pbtxt."""
+        """Loads the graph. Raises ValueError if it does not fit config.pbtxt."""
         config = configuration.load(args)
         session = _open(config)
         configuration.check(config, _tensors(session.get_inputs()), _tensors(session.get_outputs()))

@@ -51,7 +51,7 @@ class TritonPythonModel:
         return model
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Compiles the graph. Raises TritonModelException if it does not fit config.pbtxt."""
+        """Compiles the graph. Raises ValueError if it does not fit config.pbtxt."""
         config = configuration.load(args)
         core = ov.Core()
         model = core.read_model(_path(config))
