@@ -41,7 +41,7 @@ def bert(labels: Sequence[str]) -> transformers.PreTrainedModel:
     config = transformers.BertConfig(
         vocab_size=len(_SPECIAL) + len(WORDS), max_position_embeddings=64, **_SMALL, **_named(labels)
     )
-    return _spread(transformers.BertForSequenceClassification(config))
+    return spread(transformers.BertForSequenceClassification(config))
 
 
 def distilbert(labels: Sequence[str]) -> transformers.PreTrainedModel:
@@ -55,7 +55,7 @@ def distilbert(labels: Sequence[str]) -> transformers.PreTrainedModel:
         hidden_dim=64,
         **_named(labels),
     )
-    return _spread(transformers.DistilBertForSequenceClassification(config))
+    return spread(transformers.DistilBertForSequenceClassification(config))
 
 
 def roberta(labels: Sequence[str]) -> transformers.PreTrainedModel:
@@ -68,7 +68,7 @@ def roberta(labels: Sequence[str]) -> transformers.PreTrainedModel:
         **_SMALL,
         **_named(labels),
     )
-    return _spread(transformers.RobertaForSequenceClassification(config))
+    return spread(transformers.RobertaForSequenceClassification(config))
 
 
 def tokenizer_json() -> str:
@@ -141,7 +141,7 @@ def _named(labels: Sequence[str]) -> dict[str, dict[int, str]]:
     return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
 
 
-def _spread(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+def spread(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     """Scales the head up: fresh heads answer nearly 0, where any conversion looks good."""
     head = model.classifier if hasattr(model.classifier, "weight") else model.classifier.out_proj
     with torch.no_grad():

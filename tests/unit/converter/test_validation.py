@@ -128,3 +128,9 @@ def test_an_artifact_of_another_kind_is_no_checkpoint(
 def test_everything_wrong_is_told_at_once() -> None:
     spec = conversion_pb2.ConversionSpec(max_attempts=11)
     assert bad_fields(spec) == ["spec.model", "spec.max_attempts", "spec.checkpoint_uri"]
+
+
+@pytest.mark.parametrize("uri", ["~nobody-here/x", "a\0b", "x" * 5000, "ftp://host/x", "/dev/null"])
+def test_a_uri_that_no_checkpoint_can_have_is_refused(spec: conversion_pb2.ConversionSpec, uri: str) -> None:
+    spec.checkpoint_uri = uri
+    assert bad_fields(spec) == ["spec.checkpoint_uri"]
