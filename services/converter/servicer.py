@@ -1,6 +1,7 @@
 """ConversionService over gRPC: convert, call the jobs, convert. Knows nothing about conversion itself."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import grpc.aio
@@ -15,6 +16,8 @@ from services.jobs.store import NewJob
 from services.jobs.tables import Job
 
 KIND = "conversion"
+# Triton's versions are 64 bits wide; a longer name is no version of anyone's.
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class ConversionServicer(conversion_pb2_grpc.ConversionServiceServicer):
@@ -84,7 +87,7 @@ class ConversionServicer(conversion_pb2_grpc.ConversionServiceServicer):
 def _highest_number(repository_uri: str, model: str) -> int:
     """Returns the highest version number in the repository, 0 if none; half-written leftovers count too."""
     names = storage.list_folders(storage.join(repository_uri, model))
-    return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
+    return max((int(name) for name in names if _NUMBER.fullmatch(name)), default=0)
 
 
 def _message(job: Job) -> pb.ConversionJob:

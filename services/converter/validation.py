@@ -64,7 +64,7 @@ def _check_targets(found: Violations, spec: conversion_pb2.ConversionSpec) -> No
         elif target.precision not in _PRECISIONS[target.runtime]:
             names = " or ".join(job_pb2.Precision.Name(p) for p in _PRECISIONS[target.runtime])
             runtime = job_pb2.Runtime.Name(target.runtime)
-            found.add(f"{_TARGETS}[{i}].precision", f"{runtime} computes in {names} here")
+            found.add(f"{_TARGETS}[{i}].precision", f"Triton's {runtime} can only be asked for {names}")
 
 
 def _check_limits(

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
+    DataError,
     IntegrityError,
     InterfaceError,
     ProgrammingError,
@@ -77,7 +78,7 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (IntegrityError, ProgrammingError):
+        except (DataError, IntegrityError, ProgrammingError):
             raise  # a bug of ours, not an absent database
         except (DatabaseError, InterfaceError, PoolTimeout) as error:
             raise BackendUnavailable(

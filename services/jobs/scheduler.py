@@ -197,6 +197,9 @@ class Scheduler:
             return
         state = job_pb2.JobStatus.State.Name(job_pb2.JobStatus.State.ValueType(job.state))
         log.info("job.concluded", job=job.id, attempt=job.attempt, state=state)
+        if job.state == job_pb2.JobStatus.STATE_SUCCEEDED:
+            # Its artifact lies elsewhere; what was kept for another attempt can be many times as large.
+            await asyncio.to_thread(shutil.rmtree, Path(job.folder) / _WORK, ignore_errors=True)
         self._changes.ring(job.id)
         self._wanted.set()
 

@@ -41,6 +41,8 @@ async def serve(
         database.migrate()
     except ServiceError as error:
         return _refuse(error.message)
+    except OSError as error:
+        return _refuse(f"cannot use the home folder {settings.home}: {error.strerror or error}")
     changes, store = Changes(), Store(database)
     scheduler = _scheduler(kind, store, changes, settings)
     jobs = Jobs(kind.name, store, scheduler, changes)

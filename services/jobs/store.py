@@ -35,7 +35,7 @@ class NewJob:
 
 
 class Store:
-    """The jobs of one database."""
+    """The jobs of one database. Ids that no job can have are simply not found."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -162,11 +162,16 @@ def require_final(job: Job) -> None:
 
 
 def _by_id(session: Session, job_id: str) -> Job | None:
-    return session.scalar(select(Job).where(Job.id == job_id))
+    return session.scalar(select(Job).where(Job.id == _findable(job_id)))
 
 
 def _locked(session: Session, job_id: str) -> Job | None:
-    return session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+    return session.scalar(select(Job).where(Job.id == _findable(job_id)).with_for_update())
+
+
+def _findable(job_id: str) -> str:
+    # PostgreSQL refuses even to look for a string with NUL in it.
+    return job_id.replace("\0", "\ufffd")
 
 
 def _known(job: Job | None, kind: str, job_id: str) -> Job:

@@ -3,7 +3,7 @@
 Knows the ranges that training.proto states; knows nothing about the content of the data.
 """
 
-from pathlib import Path
+import os
 
 from conch.v1 import job_pb2, training_pb2
 from services import storage
@@ -41,8 +41,8 @@ def check(spec: training_pb2.TrainingSpec) -> None:
 
 def _absolute_folder(base_model: str) -> str:
     """Returns a local folder as an absolute path; a hub id or URI as it is."""
-    path = Path(base_model).expanduser()
-    return str(path.absolute()) if base_model and "://" not in base_model and path.is_dir() else base_model
+    path = sources.absolute(base_model)
+    return path if base_model and os.path.isdir(path) else base_model
 
 
 def _check_base_model(found: Violations, base_model: str) -> None:
@@ -51,8 +51,9 @@ def _check_base_model(found: Violations, base_model: str) -> None:
         return
     with found.gathered():
         storage.check_uri(base_model, field=field)
-    path = storage.local_path(base_model) if base_model.startswith(("file://", "/", ".", "~")) else None
-    if path is not None and not path.is_dir():
+    looks_local = base_model.startswith(("file://", "/", ".", "~"))
+    path = storage.local_path(sources.absolute(base_model)) if looks_local else None
+    if path is not None and not os.path.isdir(path):
         found.add(field, f"there is no folder {base_model}", reason="UNREADABLE_URI")
 
 

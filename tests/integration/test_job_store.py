@@ -250,3 +250,11 @@ def test_a_database_of_a_later_release_is_refused_with_a_sentence(database: Data
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(BackendUnavailable, match="another release"):
         Database(url).migrate()
+
+
+def test_an_id_that_no_job_can_have_is_not_found(store: Store) -> None:
+    for job_id in ("a\0b", "x" * 100_000, "é"):
+        with pytest.raises(NotFound):
+            store.get("training", job_id)
+        with pytest.raises(NotFound):
+            store.request_cancel("training", job_id)

@@ -162,3 +162,13 @@ def test_an_unknown_task_says_which_are_known(spec: training_pb2.TrainingSpec) -
 def test_a_remote_file_is_not_asked_for(spec: training_pb2.TrainingSpec) -> None:
     spec.dataset.train_uri = "s3://bucket/train.jsonl"
     validation.check(validation.complete(spec))
+
+
+@pytest.mark.parametrize("uri", ["~nobody-here/x", "a\0b", "x" * 5000, "/" + "y" * 300, "file:///\0"])
+def test_a_path_that_no_file_can_have_is_refused_like_any_other(
+    spec: training_pb2.TrainingSpec, uri: str
+) -> None:
+    spec.dataset.train_uri = uri
+    assert bad_fields(spec) == ["spec.dataset.train_uri"]
+    spec.base_model = "/" + uri
+    assert "spec.base_model" in bad_fields(spec)
