@@ -12,6 +12,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console, RenderableType
 
+_PIPE_WIDTH = 400
+
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print proto-JSON, one object a line, and nothing else on stdout.")
 ]
@@ -34,7 +36,7 @@ def print_result(content: Message | dict[str, Any], *, as_json: bool, view: Rend
     if as_json:
         print_json(content)
     else:
-        Console(highlight=False, soft_wrap=True).print(view)
+        _console(stderr=False).print(view)
 
 
 def remark(text: str) -> None:
@@ -44,4 +46,11 @@ def remark(text: str) -> None:
 
 def remarks() -> Console:
     """Returns the console of stderr."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    # A pipe has no width: lines are for grep there, so that nothing is folded.
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(stderr=stderr, highlight=False, soft_wrap=not stream.isatty(), width=width)

@@ -45,7 +45,7 @@ def outcome(job: Job) -> str:
     if job.status.state != job_pb2.JobStatus.STATE_SUCCEEDED:
         return "cancelling" if job.status.cancel_requested and not job.status.HasField("end_time") else ""
     if job.DESCRIPTOR.name == "TrainingJob":
-        return f"{metrics(job.result.evaluation)}  {job.result.checkpoint_uri}"
+        return f"{metrics(job.result.evaluation, most=2)}  {job.result.checkpoint_uri}"
     return f"{job.result.model} version {job.result.version}"
 
 
@@ -66,10 +66,10 @@ def job(kind: str, one: Job) -> RenderableType:
     return rows
 
 
-def metrics(evaluation: job_pb2.Evaluation) -> str:
-    """Returns the metrics, accuracy and F1 first, loss last."""
+def metrics(evaluation: job_pb2.Evaluation, *, most: int | None = None) -> str:
+    """Returns the metrics, or the `most` important: accuracy and F1 first, loss last."""
     order = sorted(evaluation.metrics, key=lambda n: (n == "loss", n != "accuracy", "f1" not in n, n))
-    return " ".join(f"{name} {evaluation.metrics[name]:.4f}" for name in order)
+    return " ".join(f"{name} {evaluation.metrics[name]:.4f}" for name in order[:most])
 
 
 def verdicts(found: Sequence[job_pb2.Verdict]) -> RenderableType:
