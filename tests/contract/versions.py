@@ -1,10 +1,12 @@
-"""Small published versions: real tokenizer, real certificate, real publishing; the graph is any bytes.
+"""Small published versions: real tokenizer, real certificate, real publishing.
 
-Their golden answers are those of `fake_triton.sum_logits`, so that a fake Triton proves them.
+By default the graph is any bytes and the golden answers are those of `fake_triton.sum_logits`, so that a
+fake Triton proves them; tests with a real Triton bring graphs, configurations and logits of their own.
 """
 
+import functools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from conch.v1 import job_pb2, models_pb2
 from examples.assets import minilm
 from services import storage
 from services.repository import publishing
+from services.tasks import find_task
 from services.tasks.encoding import Encoder, pad
-from tests.contract.fake_triton import sum_logits
+from tests.contract.fake_triton import Logits, sum_logits
 
 LABELS = ("bad", "fair", "good")
 MAX_LENGTH = 32
@@ -28,8 +31,11 @@ input { name: "attention_mask" data_type: TYPE_INT64 dims: -1 }
 input { name: "token_type_ids" data_type: TYPE_INT64 dims: -1 }
 output { name: "logits" data_type: TYPE_FP32 dims: -1 }
 """
-_LIMITS = {"max_abs_logit_difference": 1e-3, "label_flip_rate": 0.002, "num_nonfinite": 0.0}
-
+# File of a version -> who reads it, and in which precision.
+_READERS = {
+    "model.onnx": (job_pb2.RUNTIME_ONNXRUNTIME, job_pb2.PRECISION_FP32),
+    "openvino.onnx": (job_pb2.RUNTIME_OPENVINO, job_pb2.PRECISION_BF16),
+}
 Change = Callable[[models_pb2.Certificate], Any]
 
 
@@ -42,34 +48,42 @@ def publish(
     certificate: Change | None = None,
     certified: bool = True,
     task: str = "text-classification",
+    files: Mapping[str, bytes] | None = None,
+    configs: Mapping[str, str] | None = None,
+    logits: Logits = sum_logits,
 ) -> Path:
     """Publishes a version and returns its folder.
 
+    `files` are graphs by name ("model.onnx", "openvino.onnx"), each certified.
     `shift` is added to its golden logits (a version that then answers wrong), `certificate` may change
     its certificate, `certified=False` leaves it out.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "model.onnx").write_bytes(f"graph of {model} {version}".encode())
+        for path, data in (files or {"model.onnx": f"graph of {model} {version}".encode()}).items():
+            (folder / path).write_bytes(data)
         (folder / "tokenizer.json").write_bytes((minilm() / "tokenizer.json").read_bytes())
-        (folder / "golden.json").write_text(json_format.MessageToJson(golden(shift=shift)))
+        (folder / "golden.json").write_text(json_format.MessageToJson(golden(shift=shift, logits=logits)))
         if certified:
             made = _certificate(folder, model, version)
             if certificate:
                 certificate(made)
             (folder / "certificate.json").write_text(json_format.MessageToJson(made))
-        _publish(folder, repository, model, version, task)
+        configs = configs or {"config.pbtxt": _CONFIG % model}
+        _publish(folder, repository, model, version, task, configs)
     return repository / model / str(version)
 
 
-def golden(*, texts: Sequence[str] = TEXTS, shift: float = 0.0) -> models_pb2.GoldenExamples:
-    """Returns golden examples with the fake Triton's own logits, `shift` added."""
-    encoder = Encoder.from_file(minilm() / "tokenizer.json", MAX_LENGTH)
+def golden(
+    *, texts: Sequence[str] = TEXTS, shift: float = 0.0, logits: Logits = sum_logits
+) -> models_pb2.GoldenExamples:
+    """Returns golden examples with `logits` of each text's ids and mask, `shift` added."""
+    encoder = _encoder()
     examples = []
     for text, tokens in zip(texts, encoder.encode(texts), strict=True):
         inputs = pad([tokens], len(tokens), encoder.pad_id)
-        logits = sum_logits(inputs["input_ids"], inputs["attention_mask"], len(LABELS))[0] + shift
-        tensor = models_pb2.FloatTensor(shape=[len(LABELS)], values=logits.tolist())
+        row = logits(inputs["input_ids"], inputs["attention_mask"])[0] + shift
+        tensor = models_pb2.FloatTensor(shape=[len(LABELS)], values=row.tolist())
         examples.append(models_pb2.GoldenExample(text=text, outputs={"logits": tensor}))
     return models_pb2.GoldenExamples(examples=examples)
 
@@ -89,24 +103,37 @@ def route(model: str = "sentiment", **weights: int) -> models_pb2.Route:
 
 
 def _certificate(folder: Path, model: str, version: int) -> models_pb2.Certificate:
-    figures = [
-        job_pb2.Figure(name=name, value=0.0, limit=limit, passed=True) for name, limit in _LIMITS.items()
+    verdicts = [
+        job_pb2.Verdict(
+            runtime=runtime,
+            precision=precision,
+            file=file,
+            sha256=storage.sha256_of(folder / file),
+            passed=True,
+            figures=_figures(precision),
+            num_examples=500,
+        )
+        for file, (runtime, precision) in _READERS.items()
+        if (folder / file).exists()
     ]
-    verdict = job_pb2.Verdict(
-        runtime=job_pb2.RUNTIME_ONNXRUNTIME,
-        precision=job_pb2.PRECISION_FP32,
-        file="model.onnx",
-        sha256=storage.sha256_of(folder / "model.onnx"),
-        passed=True,
-        figures=figures,
-        num_examples=500,
-    )
     return models_pb2.Certificate(
-        model=model, version=version, checkpoint_digest=f"digest-{version}", verdicts=[verdict]
+        model=model, version=version, checkpoint_digest=f"digest-{version}", verdicts=verdicts
     )
 
 
-def _publish(folder: Path, repository: Path, model: str, version: int, task: str) -> None:
+def _figures(precision: job_pb2.Precision.ValueType) -> list[job_pb2.Figure]:
+    limits = find_task("text-classification").limits(precision)
+    return [job_pb2.Figure(name=name, value=0.0, limit=limit, passed=True) for name, limit in limits.items()]
+
+
+@functools.cache
+def _encoder() -> Encoder:
+    return Encoder.from_file(minilm() / "tokenizer.json", MAX_LENGTH)
+
+
+def _publish(
+    folder: Path, repository: Path, model: str, version: int, task: str, configs: Mapping[str, str]
+) -> None:
     checkpoint = models_pb2.CheckpointManifest(task=task, labels=LABELS, max_length=MAX_LENGTH)
     manifest = models_pb2.VersionManifest(
         model=model,
@@ -120,6 +147,6 @@ def _publish(folder: Path, repository: Path, model: str, version: int, task: str
         repository_uri=str(repository),
         model=model,
         version=version,
-        configs={"config.pbtxt": _CONFIG % model},
+        configs=configs,
         manifest=manifest,
     )

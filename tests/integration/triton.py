@@ -79,12 +79,12 @@ def tensors(inputs: Arrays) -> list[tritonclient.InferInput]:
 
 @contextmanager
 def started(
-    home: Path, *, runtime: str = "onnxruntime", variables: Mapping[str, str] | None = None
+    home: Path, *, runtime: str = "onnxruntime", port: int = 0, variables: Mapping[str, str] | None = None
 ) -> Iterator[RunningTriton]:
-    """Yields a Triton of this checkout's environment, in `home`, on a free port; stops it at the end."""
+    """Yields a Triton of this checkout's environment, in `home`, on `port` or a free one; then stops it."""
     repository, log = home / "staged", home / "triton.log"
     repository.mkdir(parents=True, exist_ok=True)
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{port or free_port()}"
     settings = {
         "CONCH_HOME": str(home),
         "CONCH_TRITON_ENV": str(environment()),
