@@ -41,7 +41,10 @@ def locate(base_model: str, scratch: Path) -> str:
 def load_config(source: str) -> Any:
     """Returns the model's config. Raises InvalidRequest, BackendUnavailable."""
     with _translated(source):
-        return transformers.AutoConfig.from_pretrained(source)
+        config = transformers.AutoConfig.from_pretrained(source)
+    if not hasattr(config, "vocab_size"):
+        raise _invalid(f"{source} is a {config.model_type} model, which reads no text")
+    return config
 
 
 def save_tokenizer(source: str, folder: Path, *, max_length: int) -> None:
@@ -64,12 +67,16 @@ def save_tokenizer(source: str, folder: Path, *, max_length: int) -> None:
     fast.save(str(path))
 
 
-def vocabulary_problem(folder: Path, config: Any) -> str:
-    """Returns what is wrong between the tokenizer in `folder` and the model, "" if nothing."""
+def check_vocabulary(folder: Path, config: Any) -> None:
+    """Raises InvalidRequest if the tokenizer saved in `folder` is not that of the model.
+
+    transformers 5 makes up a tokenizer of five tokens where the files of a real one are missing.
+    """
     size = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size(with_added_tokens=True)
-    return (
-        f"its tokenizer has {size} tokens, its model {config.vocab_size}" if size > config.vocab_size else ""
-    )
+    if not config.vocab_size // 2 <= size <= config.vocab_size:
+        raise _invalid(
+            f"its tokenizer has {size} tokens, its model {config.vocab_size}: they do not belong together"
+        )
 
 
 def position_limit(config: Any) -> int:

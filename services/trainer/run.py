@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from conch.v1 import job_pb2, training_pb2, worker_pb2
-from services.errors import Cancelled, InvalidRequest
+from services.errors import Cancelled
 from services.jobs import worker
 from services.jobs.reporting import Reporter
 from services.tasks import Task, find_task
@@ -88,8 +88,7 @@ def _encoder(source: str, spec: training_pb2.TrainingSpec, folder: Path, report:
         report.warning("MAX_LENGTH_CLAMPED", message)
         max_length = limit
     base_model.save_tokenizer(source, folder, max_length=max_length)
-    if problem := base_model.vocabulary_problem(folder, config):
-        raise InvalidRequest.field("spec.base_model", problem, reason="UNREADABLE_BASE_MODEL")
+    base_model.check_vocabulary(folder, config)
     return Encoder.from_file(folder / "tokenizer.json", max_length)
 
 
