@@ -61,7 +61,7 @@ def load(uri: str, folder: Path) -> Checkpoint:
         digest=digest,
         manifest=checkpoint,
         task=task,
-        model=_load_model(folder, task, list(checkpoint.labels)),
+        model=_load_model(folder, task, list(checkpoint.labels), checkpoint.max_length),
         encoder=_load_encoder(folder, checkpoint.max_length),
         golden=_load_golden(folder),
         held_out=_load_held_out(folder, list(checkpoint.labels)),
@@ -86,8 +86,9 @@ def _require_files(folder: Path, uri: str) -> None:
         raise NotReady(f"the checkpoint {uri} lacks {', '.join(missing)}", reason="CHECKPOINT_INCOMPLETE")
 
 
-def _load_model(folder: Path, task: Task, labels: list[str]) -> transformers.PreTrainedModel:
+def _load_model(folder: Path, task: Task, labels: list[str], max_length: int) -> transformers.PreTrainedModel:
     auto_model = getattr(transformers, task.auto_model)
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model, loading = auto_model.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
@@ -102,6 +103,7 @@ def _load_model(folder: Path, task: Task, labels: list[str]) -> transformers.Pre
         missing = ", ".join(sorted(loading["missing_keys"]))
         raise NotReady(f"the checkpoint's weights lack {missing}", reason="CHECKPOINT_INCOMPLETE")
     _require_labels(model.config, labels)
+    _require_positions(model.config, max_length)
     return model.eval()  # type: ignore[no-any-return]  # from_pretrained is untyped
 
 
@@ -115,6 +117,15 @@ def _require_labels(config: transformers.PretrainedConfig, labels: list[str]) ->
     if ours != labels:
         raise NotReady(
             f"config.json names the labels {ours}, the manifest {labels}", reason="LABELS_MISMATCH"
+        )
+
+
+def _require_positions(config: transformers.PretrainedConfig, max_length: int) -> None:
+    positions = getattr(config, "max_position_embeddings", 0)
+    if 0 < positions < max_length:
+        raise NotReady(
+            f"the model knows {positions} positions, its manifest lets {max_length} tokens in",
+            reason="LENGTH_MISMATCH",
         )
 
 

@@ -59,6 +59,7 @@ def export(model: transformers.PreTrainedModel, task: Task, *, max_length: int, 
     Raises NotReady(EXPORT_FAILED) if torch cannot trace the model, NotReady(GRAPH_TOO_LARGE) past 2 GiB.
     """
     inputs, outputs = model_inputs(model, task), task.outputs
+    _check_size(model)
     graph = _trace(model, inputs, outputs, max_length)
     for spec in outputs:
         _free_last_axis(graph.graph, spec, inputs)
@@ -66,6 +67,15 @@ def export(model: transformers.PreTrainedModel, task: Task, *, max_length: int, 
     graph.ir_version = min(graph.ir_version, IR_VERSION)
     _check(graph, inputs, outputs)
     onnx.save_model(graph, path)
+
+
+def _check_size(model: transformers.PreTrainedModel) -> None:
+    num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    if num_bytes > MAX_GRAPH_BYTES:
+        raise NotReady(
+            f"the model's weights take {num_bytes} bytes; ONNX without files beside it ends at 2 GiB",
+            reason="GRAPH_TOO_LARGE",
+        )
 
 
 class _Positional(torch.nn.Module):
@@ -209,11 +219,6 @@ def _strip(graph: onnx.ModelProto) -> None:
 
 
 def _check(graph: onnx.ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-    if graph.ByteSize() > MAX_GRAPH_BYTES:
-        raise NotReady(
-            f"the graph has {graph.ByteSize()} bytes; ONNX without files beside it ends at 2 GiB",
-            reason="GRAPH_TOO_LARGE",
-        )
     onnx.checker.check_model(graph)
     found = signature(graph)
     wanted = {spec.name: (_ONNX_DTYPES[spec.dtype], spec.axes) for spec in (*inputs, *outputs)}

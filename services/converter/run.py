@@ -4,9 +4,11 @@ Reads top to bottom like a recipe; each step is a module of its own. An attempt 
 nothing that the next one trusts, but a version that it did publish is found and kept.
 """
 
+import contextlib
+import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from services.converter import (
     triton_config,
 )
 from services.converter.checkpoint import Checkpoint
-from services.errors import Cancelled, NotFound
+from services.errors import Cancelled, NotFound, NotReady
 from services.jobs import worker
 from services.jobs.reporting import Reporter
 from services.repository import publishing, versions
@@ -41,9 +43,14 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> conversion_pb2.Convers
     and what `checkpoint.load`, `onnx_export.export` and `publishing.publish` raise; nothing is published
     then.
     """
+    if not _is_published(order):
+        with _room_needed(order.work_dir):
+            _convert(order, report)
+    return _finish(order, report)
+
+
+def _convert(order: worker_pb2.WorkOrder, report: Reporter) -> None:
     spec = order.conversion
-    if _is_published(order):
-        return _finish(order, report)
     stages = _Stages(report, spec.targets)
     work = _emptied(Path(order.work_dir) / "conversion")
 
@@ -67,6 +74,7 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> conversion_pb2.Convers
         stages.begin(f"parity {runtimes.name(target.runtime, target.precision)}")
         verdicts.append(parity.judge(target, held, folder=folder, limits=spec.limits, check=stages.check))
         report.event(verdict=verdicts[-1])
+    _warn_of_emulation(report, spec.targets)
 
     stages.begin("publish")
     certificate.issue(
@@ -81,7 +89,6 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> conversion_pb2.Convers
         manifest=_manifest(order, source),
     )
     shutil.rmtree(work)
-    return _finish(order, report)
 
 
 class _Stages:
@@ -92,8 +99,6 @@ class _Stages:
         self._begun = 0
         # download, export, optimize, reference, publish; int8 is a part more, as is each target.
         self._total = 5 + len(targets) + _wants_int8(targets)
-        for target in targets:
-            runtimes.check(target.runtime, target.precision)
 
     def begin(self, name: str) -> None:
         self.check()
@@ -125,6 +130,15 @@ def _finish(order: worker_pb2.WorkOrder, report: Reporter) -> conversion_pb2.Con
         digest=found.digest,
         certificate=found.certificate,
     )
+
+
+def _warn_of_emulation(report: Reporter, targets: Sequence[conversion_pb2.Target]) -> None:
+    if any(t.precision == job_pb2.PRECISION_BF16 for t in targets) and not runtimes.has_bf16():
+        report.warning(
+            "BF16_NOT_NATIVE",
+            "this CPU has no bf16, so openvino answered in fp32: convert on a CPU like those that serve, "
+            "or the certificate shows less than bf16 loses",
+        )
 
 
 def _laid_out(
@@ -163,6 +177,16 @@ def _manifest(order: worker_pb2.WorkOrder, source: Checkpoint) -> models_pb2.Ver
         opset=onnx_export.OPSET,
         libraries={name: metadata.version(name) for name in _LIBRARIES},
     )
+
+
+@contextlib.contextmanager
+def _room_needed(place: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise NotReady(f"no space left to work in {place}", reason="DISK_FULL") from error
 
 
 def _emptied(folder: Path) -> Path:

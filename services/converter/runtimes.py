@@ -11,7 +11,6 @@ import onnxruntime
 import openvino
 
 from conch.v1 import job_pb2
-from services.errors import InvalidRequest
 from services.tasks.base import FloatArray, IntArray
 
 Run = Callable[[Mapping[str, IntArray]], dict[str, FloatArray]]
@@ -22,25 +21,16 @@ FILES: dict[job_pb2.Runtime.ValueType, str] = {
 }
 """The file of a version that each runtime reads."""
 
-# The official openvino backend can be asked for bf16 and for nothing else: fp32 could not be kept.
-_PRECISIONS: dict[job_pb2.Runtime.ValueType, tuple[job_pb2.Precision.ValueType, ...]] = {
-    job_pb2.RUNTIME_ONNXRUNTIME: (job_pb2.PRECISION_FP32, job_pb2.PRECISION_INT8),
-    job_pb2.RUNTIME_OPENVINO: (job_pb2.PRECISION_BF16,),
-}
-
-
-def check(runtime: job_pb2.Runtime.ValueType, precision: job_pb2.Precision.ValueType) -> None:
-    """Raises InvalidRequest unless `runtime` can be served in `precision`."""
-    if precision not in _PRECISIONS.get(runtime, ()):
-        raise InvalidRequest.field(
-            "targets", f"{name(runtime, precision)} cannot be served", reason="UNKNOWN_TARGET"
-        )
-
 
 def name(runtime: job_pb2.Runtime.ValueType, precision: job_pb2.Precision.ValueType) -> str:
     """Returns what people call a target, such as "openvino bf16"."""
     runtime_name = job_pb2.Runtime.Name(runtime).removeprefix("RUNTIME_").lower()
     return f"{runtime_name} {job_pb2.Precision.Name(precision).removeprefix('PRECISION_').lower()}"
+
+
+def has_bf16() -> bool:
+    """Returns whether this machine's CPU computes in bf16; OpenVINO takes fp32 where it does not."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def open_graph(path: Path, runtime: job_pb2.Runtime.ValueType) -> Run:

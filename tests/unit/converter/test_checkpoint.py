@@ -100,6 +100,11 @@ def test_labels_of_manifest_and_model_must_agree_in_order(artifact: Path, tmp_pa
     assert _refused(NotReady, artifact, tmp_path).reason == "LABELS_MISMATCH"
 
 
+def test_the_longest_input_must_fit_the_model_s_positions(artifact: Path, tmp_path: Path) -> None:
+    _complete(artifact, lambda manifest: setattr(manifest.checkpoint, "max_length", 65))
+    assert _refused(NotReady, artifact, tmp_path).reason == "LENGTH_MISMATCH"
+
+
 def test_a_held_out_label_that_the_model_does_not_know_is_refused(artifact: Path, tmp_path: Path) -> None:
     (artifact / "held_out.jsonl").write_text('{"text": "good", "label": "mixed"}', encoding="utf-8")
     _complete(artifact)

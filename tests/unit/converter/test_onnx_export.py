@@ -93,6 +93,16 @@ def test_a_model_that_torch_cannot_trace_is_refused_with_its_name(tmp_path: Path
     assert refused.value.reason == "EXPORT_FAILED"
 
 
+def test_a_model_past_two_gigabytes_is_refused_before_it_is_traced(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = transformers.BertForSequenceClassification(
+            transformers.BertConfig(vocab_size=1_000_000, num_hidden_layers=1)
+        )
+    with pytest.raises(NotReady) as refused:
+        onnx_export.export(model, TASK, max_length=48, path=tmp_path / "model.onnx")
+    assert refused.value.reason == "GRAPH_TOO_LARGE"
+
+
 def _untraceable(*args: torch.Tensor, **kwargs: torch.Tensor) -> transformers.utils.ModelOutput:
     raise RuntimeError("a part of this model is not traceable")
 
