@@ -1,12 +1,11 @@
 """What happens around every rpc: one place turns exceptions into statuses, logs and counts them.
 
-Knows grpc.aio; knows nothing about any one service. Handlers of streams of requests that are not
-ours (server reflection) pass through untouched.
+Knows grpc.aio; knows nothing about any one service.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -22,7 +21,6 @@ log = structlog.get_logger(__name__)
 
 # Request and response types differ from rpc to rpc, which grpc's own annotations call Any.
 Context = grpc.aio.ServicerContext[Any, Any]
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 Observe = Callable[[str, int, float], None]
 """Told of every ended rpc of ours: full method name, google.rpc.Code, seconds."""
 
@@ -34,26 +32,43 @@ class _Undecodable:
         self.problem = problem
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Answers ServiceError with its status and any other exception with INTERNAL and a logged traceback."""
+class GuardedServer(grpc.aio.Server):
+    """A server whose handlers, added after this was made, are wrapped once, as they are registered.
 
-    def __init__(self, observe: Observe | None = None) -> None:
+    ServiceError is answered with its status, any other exception with INTERNAL and a logged traceback.
+    A grpc.aio interceptor could do the same, at 28 us of the 180 that an empty rpc costs (measured,
+    Python 3.11, grpcio 1.85).
+    """
+
+    def __init__(self, server: grpc.aio.Server, observe: Observe | None = None) -> None:
+        self._server = server
         self._observe = observe or _ignore
-        # gRPC asks for the handler at every call: wrapping it anew each time would cost 10 us of each.
-        self._guarded: dict[str, tuple[Any, Any]] = {}
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith("/conch."):
-            return handler
-        known, guarded = self._guarded.get(method, (None, None))
-        if known is not handler:
-            guarded = _guarded(handler, method, self._observe)
-            self._guarded[method] = (handler, guarded)
-        return guarded
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Does nothing: generated code registers the same handlers by method too, guarded."""
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
+        """Registers a service's handlers, each of them guarded."""
+        guarded = {
+            name: _guarded(handler, f"/{service_name}/{name}", self._observe)
+            for name, handler in method_handlers.items()
+        }
+        self._server.add_registered_method_handlers(service_name, guarded)
+
+    def add_insecure_port(self, address: str) -> int:
+        return self._server.add_insecure_port(address)
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        return self._server.add_secure_port(address, server_credentials)
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self, grace: float | None) -> None:
+        await self._server.stop(grace)
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # grpc's
+        return await self._server.wait_for_termination(timeout)
 
 
 def code_of(error: BaseException) -> int:

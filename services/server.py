@@ -1,4 +1,4 @@
-"""Builds, starts and drains a grpc.aio server: health, reflection, error interceptor, port errors.
+"""Builds, starts and drains a grpc.aio server: health, reflection, guarded handlers, port errors.
 
 Knows nothing about what the services do.
 """
@@ -16,7 +16,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.interceptors import ErrorInterceptor, Observe
+from services.interceptors import GuardedServer, Observe
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 class Server:
     """A grpc.aio server with health and reflection; add servicers to `grpc`, then `start()`."""
 
-    grpc: grpc.aio.Server
+    grpc: GuardedServer
     health: health.aio.HealthServicer
     port: int = 0
 
@@ -64,12 +64,12 @@ def build(
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
     ]
-    server = grpc.aio.server(interceptors=[ErrorInterceptor(observe)], options=options)
+    server = grpc.aio.server(options=options)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
     reflection.enable_server_reflection(names, server)
-    return Server(server, checks)
+    return Server(GuardedServer(server, observe), checks)
 
 
 async def stop_signal() -> None:
