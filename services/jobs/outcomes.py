@@ -28,17 +28,23 @@ class Conclusion:
     state: job_pb2.JobStatus.State.ValueType
     reason: str = ""
     warning: job_pb2.Warning | None = None
+    delay_seconds: float = 0.0
+    """How long another attempt has to wait."""
     error: status_pb2.Status | None = None
     result: bytes | None = None
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """The attempt that ended and the wishes that were standing then."""
+    """The attempt that ended and the wishes that were standing then.
+
+    What another service refused to do waits `retry_delay_seconds`, twice as long each time.
+    """
 
     number: int
     max_attempts: int
     cancel_requested: bool
+    retry_delay_seconds: float = 0.0
 
 
 def conclude(attempt: Attempt, outcome: worker_pb2.Outcome | None, death: Death) -> Conclusion:
@@ -72,7 +78,8 @@ def _after_error(attempt: Attempt, outcome: worker_pb2.Outcome) -> Conclusion:
         return Conclusion(job_pb2.JobStatus.STATE_CANCELLED)
     if outcome.retryable and attempt.number < attempt.max_attempts:
         message = f"attempt {attempt.number} of {attempt.max_attempts}: {outcome.error.message}"
-        return _again(job_pb2.Warning(reason=_reason_of(outcome.error), message=message))
+        warning = job_pb2.Warning(reason=_reason_of(outcome.error), message=message)
+        return _again(warning, delay_seconds=attempt.retry_delay_seconds * 2 ** (attempt.number - 1))
     return _failed(outcome.error, reason=outcome.error.message)
 
 
@@ -83,8 +90,9 @@ def _after_cancel(attempt: Attempt) -> Conclusion:
     return _after_death(attempt, Death("the worker was told to stop by another process"))
 
 
-def _again(warning: job_pb2.Warning) -> Conclusion:
-    return Conclusion(job_pb2.JobStatus.STATE_PENDING, reason="another attempt follows", warning=warning)
+def _again(warning: job_pb2.Warning, *, delay_seconds: float = 0.0) -> Conclusion:
+    reason = f"another attempt follows in {delay_seconds:g} s" if delay_seconds else "another attempt follows"
+    return Conclusion(job_pb2.JobStatus.STATE_PENDING, reason, warning, delay_seconds)
 
 
 def _failed(error: status_pb2.Status, *, reason: str) -> Conclusion:

@@ -168,6 +168,16 @@ def _pids() -> Iterator[int]:
 
 def _has_open(pid: int, path: Path) -> bool:
     target = str(path.resolve())
-    with suppress(OSError):
-        return any(os.readlink(entry.path) == target for entry in os.scandir(f"/proc/{pid}/fd"))
-    return False
+    try:
+        fds = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    return any(_link(f"/proc/{pid}/fd/{fd}") == target for fd in fds)
+
+
+def _link(path: str) -> str | None:
+    # One fd may be closed while others are looked at.
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None

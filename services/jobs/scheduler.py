@@ -21,6 +21,7 @@ from services.errors import BackendUnavailable, NotFound, NotReady
 from services.jobs import processes
 from services.jobs.changes import Changes
 from services.jobs.outcomes import Death
+from services.jobs.settings import JobSettings
 from services.jobs.spool import SPOOL, read_spool
 from services.jobs.store import Store
 from services.jobs.tables import Job
@@ -32,6 +33,8 @@ T = TypeVar("T")
 _ORDER = "order.json"
 _WORK = "work"
 _DATABASE_RETRY_SECONDS = 1.0
+# Timers may fire a little early by the wall clock that the database is asked by.
+_CLOCK_SLACK_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -56,22 +59,12 @@ class _Worker:
 class Scheduler:
     """The workers of one kind of job. `start`, then `wake` whenever a job was created."""
 
-    def __init__(
-        self,
-        kind: Kind,
-        store: Store,
-        changes: Changes,
-        *,
-        jobs_folder: Path,
-        max_concurrent_jobs: int,
-        cancel_grace_seconds: float,
-    ) -> None:
+    def __init__(self, kind: Kind, store: Store, changes: Changes, settings: JobSettings) -> None:
         self._kind = kind
         self._store = store
         self._changes = changes
-        self._jobs_folder = jobs_folder
-        self._max_concurrent_jobs = max_concurrent_jobs
-        self._cancel_grace_seconds = cancel_grace_seconds
+        self._settings = settings
+        self._jobs_folder = str(settings.resolved_home() / "jobs")
         self._report_to = ""
         self._workers: dict[str, _Worker] = {}
         self._wanted = asyncio.Event()
@@ -97,10 +90,11 @@ class Scheduler:
         worker = self._workers.get(job_id)
         if worker is None or worker.gone or worker.stopping is not None:
             return
-        log.info("worker.stopped", job=job_id, grace_seconds=self._cancel_grace_seconds)
+        log.info("worker.stopped", job=job_id, grace_seconds=self._settings.cancel_grace_seconds)
         processes.stop(worker.process)
         loop = asyncio.get_running_loop()
-        worker.stopping = loop.call_later(self._cancel_grace_seconds, processes.kill, worker.process)
+        grace = self._settings.cancel_grace_seconds
+        worker.stopping = loop.call_later(grace, processes.kill, worker.process)
 
     async def close(self) -> None:
         """Lets go of everything; workers run on."""
@@ -112,14 +106,20 @@ class Scheduler:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            while len(self._workers) < self._max_concurrent_jobs:
+            while len(self._workers) < self._settings.max_concurrent_jobs:
                 job = await _persistently(
-                    self._store.claim_next, self._kind.name, jobs_folder=str(self._jobs_folder)
+                    self._store.claim_next, self._kind.name, jobs_folder=self._jobs_folder
                 )
                 if job is None:
+                    await self._wake_when_due()
                     break
                 self._changes.ring(job.id)
                 await self._launch(job)
+
+    async def _wake_when_due(self) -> None:
+        seconds = await _persistently(self._store.seconds_until_due, self._kind.name)
+        if seconds is not None:
+            asyncio.get_running_loop().call_later(seconds + _CLOCK_SLACK_SECONDS, self._wanted.set)
 
     async def _launch(self, job: Job) -> None:
         try:
@@ -190,7 +190,12 @@ class Scheduler:
         reports = await asyncio.to_thread(read_spool, _attempt_folder(job) / SPOOL)
         try:
             job = await _persistently(
-                self._store.conclude, job.id, attempt=job.attempt, reports=reports, death=death
+                self._store.conclude,
+                job.id,
+                attempt=job.attempt,
+                reports=reports,
+                death=death,
+                retry_delay_seconds=self._settings.retry_delay_seconds,
             )
         except (NotFound, NotReady) as error:
             log.warning("job.superseded", job=job.id, attempt=job.attempt, problem=error.message)

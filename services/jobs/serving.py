@@ -44,7 +44,7 @@ async def serve(
     except OSError as error:
         return _refuse(f"cannot use the home folder {settings.home}: {error.strerror or error}")
     changes, store = Changes(), Store(database)
-    scheduler = _scheduler(kind, store, changes, settings)
+    scheduler = Scheduler(kind, store, changes, settings)
     jobs = Jobs(kind.name, store, scheduler, changes)
     serving = server.build([service_name, _WORKER_SERVICE])
     register(jobs, serving.grpc)
@@ -63,17 +63,6 @@ async def serve(
     await serving.drain(settings.drain_seconds)
     database.close()
     return 0
-
-
-def _scheduler(kind: Kind, store: Store, changes: Changes, settings: JobSettings) -> Scheduler:
-    return Scheduler(
-        kind,
-        store,
-        changes,
-        jobs_folder=settings.resolved_home() / "jobs",
-        max_concurrent_jobs=settings.max_concurrent_jobs,
-        cancel_grace_seconds=settings.cancel_grace_seconds,
-    )
 
 
 def _reachable(address: str, port: int) -> str:

@@ -101,13 +101,21 @@ class Store:
 
     def claim_next(self, kind: str, *, jobs_folder: str) -> Job | None:
         """Begins the next attempt of the oldest PENDING job, RUNNING from now on; None if none waits."""
-        query = select(Job).where(Job.kind == kind, Job.state == _PENDING).order_by(Job.number).limit(1)
+        due = (Job.kind == kind, Job.state == _PENDING, Job.not_before <= _now())
         with self._database.write() as session:
-            job = session.scalar(query.with_for_update(skip_locked=True))
+            oldest = select(Job).where(*due).order_by(Job.number).limit(1)
+            job = session.scalar(oldest.with_for_update(skip_locked=True))
             if job is not None:
                 _begin_attempt(job, f"{jobs_folder}/{job.id}")
                 journal.enter(session, job, _RUNNING)
             return job
+
+    def seconds_until_due(self, kind: str) -> float | None:
+        """Returns how long until a PENDING job may begin, 0 if one may now; None if there is none."""
+        earliest = select(func.min(Job.not_before)).where(Job.kind == kind, Job.state == _PENDING)
+        with self._database.read() as session:
+            due = session.scalar(earliest)
+        return max(0.0, (due - _now()) / 1e6) if due is not None else None
 
     def running(self, kind: str) -> list[Job]:
         """Returns the jobs that are RUNNING, oldest first."""
@@ -133,7 +141,13 @@ class Store:
             return job.worker_sequence
 
     def conclude(
-        self, job_id: str, *, attempt: int, reports: Sequence[worker_pb2.WorkerReport], death: Death
+        self,
+        job_id: str,
+        *,
+        attempt: int,
+        reports: Sequence[worker_pb2.WorkerReport],
+        death: Death,
+        retry_delay_seconds: float = 0.0,
     ) -> Job:
         """Takes what the gone worker's spool holds and decides what becomes of the job.
 
@@ -143,7 +157,7 @@ class Store:
             job = _current(session, job_id, attempt)
             journal.take(session, job, reports)
             outcome = worker_pb2.Outcome.FromString(job.outcome) if job.outcome is not None else None
-            ended = Attempt(job.attempt, job.max_attempts, job.cancel_requested)
+            ended = Attempt(job.attempt, job.max_attempts, job.cancel_requested, retry_delay_seconds)
             journal.apply(session, job, conclude(ended, outcome, death))
             return job
 
@@ -159,6 +173,10 @@ def require_final(job: Job) -> None:
     """Raises NotReady unless the job is in a final state."""
     if job.state not in FINAL_STATES:
         raise NotReady(f"job {job.id} is still pending or running: cancel it first", reason="JOB_NOT_FINAL")
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
 
 
 def _by_id(session: Session, job_id: str) -> Job | None:
@@ -197,7 +215,8 @@ def _fresh(new: NewJob, *, version: int) -> Job:
         state=_PENDING,
         attempt=0,
         max_attempts=new.max_attempts,
-        create_time=time.time_ns() // 1000,
+        create_time=_now(),
+        not_before=0,
         last_sequence=0,
         cancel_requested=False,
         version=version,
@@ -209,7 +228,7 @@ def _fresh(new: NewJob, *, version: int) -> Job:
 def _begin_attempt(job: Job, folder: str) -> None:
     job.attempt += 1
     job.folder = folder
-    job.start_time = job.start_time or time.time_ns() // 1000
+    job.start_time = job.start_time or _now()
     job.worker_sequence, job.outcome = 0, None
     job.worker_pid, job.worker_mark = None, None
 

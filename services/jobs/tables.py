@@ -31,6 +31,8 @@ class Job(Base):
     attempt: Mapped[int]
     max_attempts: Mapped[int]
     create_time: Mapped[int] = mapped_column(BigInteger)
+    not_before: Mapped[int] = mapped_column(BigInteger)
+    """When the next attempt may begin."""
     start_time: Mapped[int | None] = mapped_column(BigInteger)
     end_time: Mapped[int | None] = mapped_column(BigInteger)
     error: Mapped[bytes | None] = mapped_column(LargeBinary)

@@ -196,6 +196,19 @@ def test_a_job_that_was_retried_goes_before_younger_ones(store: Store) -> None:
     assert store.get("training", "a").attempt == 2
 
 
+def test_a_job_that_has_to_wait_lets_younger_ones_pass(store: Store) -> None:
+    for name in "ab":
+        store.create(new(name))
+    claim(store)
+    away = BackendUnavailable("away", reason="AWAY").to_status()
+    ended = [outcome(1, error=away, retryable=True)]
+    store.conclude("a", attempt=1, reports=ended, death=Death(""), retry_delay_seconds=60)
+    assert [claim(store), claim(store)] == ["b", None]
+    seconds = store.seconds_until_due("training")
+    assert seconds is not None
+    assert 50 < seconds <= 60
+
+
 def test_cancelling_a_job_that_is_over_changes_nothing(store: Store) -> None:
     store.create(new("a"))
     first = store.request_cancel("training", "a")

@@ -151,6 +151,7 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
         "CONCH_TRAINER_WORKER_MODULE": _WORKER,
         "CONCH_CONVERTER_WORKER_MODULE": _WORKER,
         "CONCH_DRAIN_SECONDS": "2",
+        "CONCH_RETRY_DELAY_SECONDS": "0.2",
         **settings,
     }
 

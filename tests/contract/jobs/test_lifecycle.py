@@ -193,4 +193,6 @@ def test_an_error_that_may_pass_is_tried_again(trainer: Service) -> None:
     trainer.train([{"attempt": 1, "end": "unavailable"}], job_id="flaky")
     events = list(trainer.watch("flaky"))
     assert warnings(events, "STORAGE_UNAVAILABLE") == ["attempt 1 of 3: storage is away"]
+    assert events[-3].state_changed.reason == "another attempt follows in 0.2 s"
+    assert events[-2].time.ToNanoseconds() - events[-3].time.ToNanoseconds() >= 0.19e9
     assert states(events)[-1] == _S.STATE_SUCCEEDED

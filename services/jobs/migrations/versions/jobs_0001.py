@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("max_attempts", sa.Integer, nullable=False),
         sa.Column("create_time", sa.BigInteger, nullable=False),
+        sa.Column("not_before", sa.BigInteger, nullable=False),
         sa.Column("start_time", sa.BigInteger),
         sa.Column("end_time", sa.BigInteger),
         sa.Column("error", sa.LargeBinary),
