@@ -63,6 +63,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     async def SetRoute(
         self, request: models_pb2.SetRouteRequest, context: Any
     ) -> models_pb2.SetRouteResponse:
+        _check_words(request)
         actor = request.actor or "unknown"
         change = await self._routing.set_route(request.route, actor=actor, reason=request.reason)
         return models_pb2.SetRouteResponse(change=change)
@@ -90,6 +91,12 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
 
     async def _read(self, model: str, number: int) -> models_pb2.Version:
         return await asyncio.to_thread(versions.read_version, self._repository_uri, model, number)
+
+
+def _check_words(request: models_pb2.SetRouteRequest) -> None:
+    for field, words, longest in (("actor", request.actor, 256), ("reason", request.reason, 4096)):
+        if len(words) > longest:
+            raise InvalidRequest.field(field, f"has {len(words)} characters, more than {longest}")
 
 
 def _page_size(asked: int) -> int:

@@ -63,6 +63,7 @@ class Serving:
         self._loader = Loader(settings, triton)
         self._warming = Warming(settings, triton, metrics, on_lost=self._suspicion.set)
         self._tasks: set[asyncio.Task[None]] = set()
+        # Reads go straight to the table: every call picks.
         self.pick = self._table.pick
         self.route = self._table.route
         self.routes = self._table.routes

@@ -163,9 +163,7 @@ class Table:
         return served
 
     def _refuse(self, keys: list[Key]) -> NoReturn:
-        reasons = [
-            f"{named(k)} failed: {self.entries[k].reason}" for k in keys if self.entries[k].state == FAILED
-        ]
+        reasons = [self.entries[k].reason for k in keys if self.entries[k].state == FAILED]
         if len(reasons) == len(keys):
             raise BackendUnavailable("; ".join(reasons), reason="VERSION_FAILED", retry_seconds=30.0)
         loading = ", ".join(named(k) for k in keys if self.entries[k].state != FAILED)

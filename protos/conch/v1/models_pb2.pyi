@@ -77,7 +77,9 @@ class Version(google.protobuf.message.Message):
         STATE_SERVING: Version._State.ValueType  # 3
         """Its golden examples came back right through the real path; it answers."""
         STATE_FAILED: Version._State.ValueType  # 4
-        """Routed, but it does not answer: damaged, refused by Triton, or wrong on its golden examples."""
+        """Routed, or asked to be, but it does not answer: damaged, refused by Triton, or wrong on its
+        golden examples. Tried again by SetRoute, and when Triton or the gateway restarts.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """What the gateway knows of a version."""
@@ -91,7 +93,9 @@ class Version(google.protobuf.message.Message):
     STATE_SERVING: Version.State.ValueType  # 3
     """Its golden examples came back right through the real path; it answers."""
     STATE_FAILED: Version.State.ValueType  # 4
-    """Routed, but it does not answer: damaged, refused by Triton, or wrong on its golden examples."""
+    """Routed, or asked to be, but it does not answer: damaged, refused by Triton, or wrong on its
+    golden examples. Tried again by SetRoute, and when Triton or the gateway restarts.
+    """
 
     MODEL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
@@ -581,7 +585,7 @@ class RouteChange(google.protobuf.message.Message):
 
     @property
     def after(self) -> Global___Route:
-        """What holds since."""
+        """What holds since; without versions if the model was taken out of the routes file."""
 
     def __init__(
         self,
@@ -775,9 +779,9 @@ class SetRouteRequest(google.protobuf.message.Message):
     ACTOR_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     actor: builtins.str
-    """Who asks, for the ledger. Default "unknown"."""
+    """Who asks, for the ledger, at most 256 characters. Default "unknown"."""
     reason: builtins.str
-    """Why, for the ledger."""
+    """Why, for the ledger, at most 4096 characters."""
     @property
     def route(self) -> Global___Route:
         """The model's new route; replaces the one that holds. Required."""

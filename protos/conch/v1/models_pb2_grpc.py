@@ -101,7 +101,8 @@ class ModelServiceServicer(object):
 
     def SetRoute(self, request, context):
         """Routes a model's calls to versions: stages and loads them, waits until their golden examples
-        came back right, then shifts the calls. The old route holds until then and if anything fails.
+        came back right, then shifts the calls. The old route holds until then, if anything fails, and
+        if the caller cancels. Concurrent calls take their turn. Allow a minute: a new version is warmed.
         Works where the gateway owns its routes file (one machine).
         INVALID_ARGUMENT: no weight above 0. NOT_FOUND: no such model or version. FAILED_PRECONDITION:
         a version is damaged or not certified for the runtime here, did not prove itself, or the

@@ -182,6 +182,8 @@ async def test_bad_input_is_named_by_field(stack: Stack, repository: Path) -> No
     for call, field in [
         (stack.set_route(models_pb2.Route()), "route.model"),
         (stack.set_route(route(v1=0)), "route.versions"),
+        (stack.set_route(route(v1=1), actor="a" * 257), "actor"),
+        (stack.set_route(route(v1=1), reason="a" * 4097), "reason"),
         (stack.models.ListModels(models_pb2.ListModelsRequest(page_size=1001)), "page_size"),
         (stack.models.ListModels(models_pb2.ListModelsRequest(page_token=token)), "page_token"),
         (stack.models.ListModels(models_pb2.ListModelsRequest(page_token="%%%")), "page_token"),
