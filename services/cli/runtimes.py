@@ -1,10 +1,32 @@
-"""Which runtime this machine's Triton gets: measured once for each CPU and set of routed versions."""
+"""Which runtime this machine's Triton gets: measured once for each CPU and set of routed versions.
 
-from dataclasses import dataclass
+Knows certificates and where the answer is remembered (CONCH_HOME/run/runtime.json); how to measure is
+known in services.triton.measure.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import geometric_mean
 from typing import TYPE_CHECKING
+
+from conch.v1 import models_pb2
+from services import storage
+from services.cli.routed import routed_versions
+from services.errors import ServiceError
+from services.repository import certificates, layout, versions
+from services.triton import measure
+from services.triton.environment import Environment
 
 if TYPE_CHECKING:
     from services.cli.settings import CliSettings
+
+_ONNXRUNTIME, _OPENVINO = "onnxruntime", "openvino"
+_MEASURED_VERSIONS = 3
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -16,7 +38,92 @@ class Choice:
 
 
 def choose(requested: str, settings: "CliSettings") -> Choice:
-    """Returns the runtime asked for; for "auto" the faster one that all routed versions are certified for."""
+    """Returns the runtime asked for; for "auto" the faster one that all routed versions are certified for.
+
+    May take seconds, to measure. Never raises: what cannot be found out speaks for onnxruntime.
+    """
     if requested != "auto":
         return Choice(requested, "asked for")
-    return Choice("onnxruntime", "runs anywhere")
+    try:
+        return _fitting(settings, [_read(settings, *routed) for routed in routed_versions(settings)])
+    except (ServiceError, RuntimeError, OSError, ValueError) as error:
+        return Choice(_ONNXRUNTIME, f"could not measure: {error}")
+
+
+def decide(ratio: float) -> Choice:
+    """Returns the faster runtime for openvino's speed over onnxruntime's."""
+    if ratio > 1:
+        return Choice(_OPENVINO, f"{ratio:.1f}x onnxruntime here")
+    return Choice(_ONNXRUNTIME, f"{1 / ratio:.1f}x openvino here")
+
+
+def _fitting(settings: "CliSettings", routed: Sequence[models_pb2.Version]) -> Choice:
+    if not routed:
+        return _guess()
+    if refusal := _refusal(routed, _OPENVINO):
+        return Choice(_ONNXRUNTIME, refusal)
+    if refusal := _refusal(routed, _ONNXRUNTIME):
+        return Choice(_OPENVINO, refusal)
+    return _remembered(settings, routed)
+
+
+def _guess() -> Choice:
+    # No version to measure with yet. With AMX openvino was the faster one wherever it was measured.
+    if "amx_bf16" in _cpu()[1]:
+        return Choice(_OPENVINO, "this CPU has AMX; measured once a version is routed")
+    return Choice(_ONNXRUNTIME, "measured once a version is routed")
+
+
+def _refusal(routed: Sequence[models_pb2.Version], runtime: str) -> str:
+    """Returns why the versions cannot all be served by `runtime`, empty if they can."""
+    for version in routed:
+        try:
+            certificates.check(version, runtime)
+        except ServiceError as error:
+            return error.message
+    return ""
+
+
+def _remembered(settings: "CliSettings", routed: Sequence[models_pb2.Version]) -> Choice:
+    path = settings.resolved_home() / "run" / "runtime.json"
+    key = hashlib.sha256("\n".join([_cpu()[0], *sorted(v.digest for v in routed)]).encode()).hexdigest()
+    memory = _recall(path)
+    if key not in memory:
+        memory[key] = asdict(decide(_measure(settings, routed[:_MEASURED_VERSIONS])))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(memory, indent=1), encoding="utf-8")
+    return Choice(**memory[key])
+
+
+def _recall(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        memory: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return memory
+
+
+def _measure(settings: "CliSettings", routed: Sequence[models_pb2.Version]) -> float:
+    python = Environment(settings.resolved_triton_env()).python
+    ratios = []
+    for version in routed:
+        folder = storage.local_path(version.uri)
+        if folder is None:
+            raise RuntimeError(f"{version.uri} is not on this machine")
+        graphs = (folder / layout.SERVED_FILES[name] for name in (_ONNXRUNTIME, _OPENVINO))
+        ratios.append(measure.ratio(python, *graphs))
+    return geometric_mean(ratios)
+
+
+def _read(settings: "CliSettings", model: str, version: int) -> models_pb2.Version:
+    return versions.read_version(settings.resolved_repository_uri(), model, version)
+
+
+def _cpu() -> tuple[str, str]:
+    """Returns the processor's name and its flags."""
+    try:
+        lines = _CPUINFO.read_text().splitlines()
+    except OSError:
+        return platform.processor(), ""
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return facts.get("model name", platform.machine()), facts.get("flags", "")

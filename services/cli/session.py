@@ -6,6 +6,8 @@ starts, state told to the other verbs. Knows nothing about what the programs do.
 
 import asyncio
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,17 +18,20 @@ import psutil
 from services.cli import output, ports, state
 from services.cli.failures import FORBIDDEN, CliError
 from services.cli.programs import programs
-from services.cli.runtimes import Choice
+from services.cli.routed import is_settled, routed_versions
 from services.cli.state import ProcessRef, UpState
 from services.cli.supervisor import Program, Supervisor
 
 if TYPE_CHECKING:  # pydantic costs a quarter of the time of `conch --help`
+    from services.cli.runtimes import Choice
     from services.cli.settings import CliSettings
 
 _ORPHAN_GRACE_SECONDS = 20.0
+_LOAD_SECONDS = 120.0
+_ASK_AGAIN_SECONDS = 0.1
 
 
-def run(settings: "CliSettings", choose: Callable[[], Choice], on_ready: Callable[[UpState], None]) -> None:
+def run(settings: "CliSettings", choose: Callable[[], "Choice"], on_ready: Callable[[UpState], None]) -> None:
     """Runs the services until SIGTERM or Ctrl-C. Raises CliError if they run already or do not come up."""
     home = settings.resolved_home()
     lock = state.claim(home)
@@ -36,9 +41,10 @@ def run(settings: "CliSettings", choose: Callable[[], Choice], on_ready: Callabl
         for name in stop_orphans(home):
             output.remark(f"stopped {name}, left over from a supervisor that died")
         ports.require_free(settings.listeners())
+        _require_triton(settings)
         choice = choose()
         output.remark(f"runtime {choice.runtime} ({choice.reason})")
-        session = Session(settings, choice, programs(settings, choice.runtime))
+        session = Session(settings, choice, programs(settings, choice.runtime), _loading(settings))
         asyncio.run(session.run(on_ready))
 
 
@@ -67,19 +73,26 @@ def stop_orphans(home: Path) -> list[str]:
 class Session:
     """Supervises `programs` and keeps the state file true."""
 
-    def __init__(self, settings: "CliSettings", choice: Choice, programs: list[Program]) -> None:
+    def __init__(
+        self,
+        settings: "CliSettings",
+        choice: "Choice",
+        programs: list[Program],
+        is_settled: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._home = settings.resolved_home()
         self._addresses = settings.addresses()
         self._choice = choice
         self._phase = "starting"
         self._said: dict[str, str] = {}
         self._began = time.monotonic()
+        self._is_settled = is_settled
         self._supervisor = Supervisor(programs, on_change=self._tell)
 
     async def run(self, on_ready: Callable[[UpState], None]) -> None:
         """Starts, calls `on_ready` once all are healthy, waits for a signal, stops. Raises CliError."""
         stopping = asyncio.create_task(self._stop_signal())
-        starting = asyncio.create_task(self._supervisor.start())
+        starting = asyncio.create_task(self._start())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
@@ -99,6 +112,15 @@ class Session:
         children = [child.state() for child in self._supervisor.children]
         choice, me = self._choice, ProcessRef.of(psutil.Process().pid)
         return UpState(me, self._phase, choice.runtime, choice.reason, self._addresses, children)
+
+    async def _start(self) -> None:
+        await self._supervisor.start()
+        deadline = time.monotonic() + _LOAD_SECONDS
+        while not await asyncio.to_thread(self._is_settled):
+            if time.monotonic() > deadline:
+                return output.remark("routed versions are still loading; see: conch status")
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        return None
 
     async def _stop_signal(self) -> None:
         stop = asyncio.Event()
@@ -126,6 +148,26 @@ class Session:
                 self._said[child.name] = child.phase
                 seconds = time.monotonic() - self._began
                 output.remark(f"{seconds:6.1f} s  {child.name} {child.phase}")
+
+
+def _loading(settings: "CliSettings") -> Callable[[], bool]:
+    """Returns the question whether the gateway is done with the versions that are routed now."""
+    versions = routed_versions(settings)
+    return lambda: is_settled(settings, versions)
+
+
+def _require_triton(settings: "CliSettings") -> None:
+    """Builds Triton's own environment if it is not there. Raises CliError with what its builder said."""
+    from services.triton.environment import Environment
+
+    if Environment(settings.resolved_triton_env()).server.is_file():
+        return
+    output.remark("first start: building Triton's own environment, which takes minutes")
+    command = [sys.executable, "-m", "services.triton.install"]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
+        raise CliError(f"cannot build Triton's environment: {last[0]}")
 
 
 def _end(process: psutil.Process) -> None:

@@ -41,6 +41,13 @@ class CliSettings(SharedSettings):
     triton_env: Path | None = None
     """Triton's own Python environment. Default: `home`/triton. CONCH_TRITON_ENV."""
 
+    routes_file: Path | None = None
+    """The gateway's routes. Default: `home`/routes.json. CONCH_ROUTES_FILE."""
+
+    def resolved_routes(self) -> Path:
+        """Returns the path of the gateway's routes file."""
+        return self.routes_file or self.resolved_home() / "routes.json"
+
     def resolved_triton_env(self) -> Path:
         """Returns Triton's own environment as an absolute path."""
         return (self.triton_env or self.resolved_home() / "triton").expanduser().absolute()

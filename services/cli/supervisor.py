@@ -26,7 +26,7 @@ class Program:
     log: Path
     is_healthy: Callable[[], Awaitable[bool]]
     environment: Mapping[str, str] | None = None
-    grace_seconds: float = 20.0
+    grace_seconds: float = 30.0
     start_seconds: float = 120.0
 
 

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ import typer
 from rich.console import Group, RenderableType
 
 from conch.v1 import models_pb2
-from services.cli import output, programs, runtimes, session, state, views
+from services.cli import output, programs, session, state, views
 from services.cli.failures import FORBIDDEN, INTERRUPTED, CliError
 from services.cli.models import all_models
 from services.cli.output import AsJson
@@ -59,6 +58,7 @@ def up(
 
       conch down
     """
+    from services.cli import runtimes
     from services.cli.settings import CliSettings
 
     settings = CliSettings().shifted(port_offset)
@@ -85,15 +85,7 @@ def status(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
     processes = [_process_record(child, settings) for child in current.children]
     versions = _served_versions(stubs)
-    record = {
-        "up": True,
-        "phase": current.phase,
-        "runtime": current.runtime,
-        "runtimeReason": current.runtime_reason,
-        "addresses": current.addresses,
-        "processes": processes,
-        "versions": versions,
-    }
+    record = _up_record(current) | {"processes": processes, "versions": versions}
     output.print_result(record, as_json=as_json, view=_status_view(current, processes, versions))
     if not all(process["healthy"] for process in processes):
         raise typer.Exit(1)
@@ -184,7 +176,22 @@ def _print_up(current: UpState, *, as_json: bool) -> None:
         f"up: gateway {gateway}, runtime {current.runtime} ({current.runtime_reason})",
         'next: conch ship DATA --model NAME --base-model FOLDER   or   conch classify "..."',
     )
-    output.print_result(asdict(current), as_json=as_json, view=Group(*lines))
+    output.print_result(_up_record(current), as_json=as_json, view=Group(*lines))
+
+
+def _up_record(current: UpState) -> dict[str, object]:
+    return {
+        "up": True,
+        "phase": current.phase,
+        "runtime": current.runtime,
+        "runtimeReason": current.runtime_reason,
+        "addresses": {_camel(name): value for name, value in current.addresses.items()},
+    }
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
 
 
 def _process_record(child: state.ChildState, settings: "CliSettings") -> dict[str, object]:
