@@ -12,7 +12,8 @@ from services.cli.create import convert, train
 from services.cli.doctor import doctor
 from services.cli.routes import rollback, route
 from services.cli.ship import ship
-from services.cli.up import down, status, up
+from services.cli.status import status
+from services.cli.up import down, up
 
 Verb = Callable[..., Any]
 
