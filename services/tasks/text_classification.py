@@ -3,6 +3,7 @@
 Knows everything that is particular to the task; knows nothing about how models run.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -134,9 +135,13 @@ class TextClassification(Task):
 
     def decode(self, logits: FloatArray, labels: Sequence[str], top_k: int) -> list[inference_pb2.LabelScore]:
         """Returns the `top_k` best labels (0 = all), best first, of one row of logits `(label,)`."""
-        scores = softmax(logits)
-        best = np.argsort(-scores, kind="stable")[: top_k or None]
-        return [inference_pb2.LabelScore(label=labels[i], score=float(scores[i])) for i in best]
+        # Plain Python: on a handful of labels numpy's seven calls cost three times as much.
+        values: list[float] = logits.tolist()
+        highest = max(values)
+        weights = [math.exp(value - highest) for value in values]
+        total = sum(weights)
+        best = sorted(range(len(values)), key=values.__getitem__, reverse=True)[: top_k or None]
+        return [inference_pb2.LabelScore(label=labels[i], score=weights[i] / total) for i in best]
 
 
 def softmax(logits: FloatArray) -> FloatArray:
