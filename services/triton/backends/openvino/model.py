@@ -68,11 +68,15 @@ class TritonPythonModel:
 class _Compiled:
     def __init__(self, model: ov.CompiledModel) -> None:
         self._request = model.create_infer_request()
-        self.outputs = [output.get_any_name() for output in model.outputs]
+        # Ports by number: by name every call would cost 20 us more.
+        self._inputs = {port.get_any_name(): i for i, port in enumerate(model.inputs)}
+        self._outputs = {port.get_any_name(): i for i, port in enumerate(model.outputs)}
+        self.outputs = list(self._outputs)
 
     def run(self, inputs: dict[str, execution.Array], outputs: Sequence[str]) -> list[execution.Array]:
-        results = self._request.infer(inputs, share_inputs=True, share_outputs=True)
-        return [results[name] for name in outputs]
+        ports = {self._inputs[name]: array for name, array in inputs.items()}
+        results = self._request.infer(ports, share_inputs=True, share_outputs=True)
+        return [results[self._outputs[name]] for name in outputs]
 
 
 def _path(config: configuration.Config) -> str:
