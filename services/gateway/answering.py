@@ -15,7 +15,7 @@ from conch.v1 import inference_pb2
 from services.errors import InvalidRequest, NotReady
 from services.gateway.admission import too_late
 from services.gateway.batching import Row
-from services.gateway.limits import check_texts, num_bytes_at_most
+from services.gateway.limits import check_texts, num_characters
 from services.gateway.metrics import Metrics
 from services.gateway.settings import GatewaySettings
 from services.gateway.warming import ServedVersion
@@ -158,7 +158,7 @@ class Answering:
         return served
 
     async def _encode(self, encoder: Encoder, texts: Texts) -> list[Tokens]:
-        if num_bytes_at_most(*texts) <= self._settings.thread_tokenize_bytes:
+        if num_characters(*texts) <= self._settings.thread_tokenize_characters:
             return encoder.encode(texts.texts, texts.pairs)
         return await asyncio.to_thread(encoder.encode, texts.texts, texts.pairs)
 

@@ -30,9 +30,9 @@ def check_texts(texts: Sequence[str], pairs: Sequence[str], settings: GatewaySet
             _check_text(f"{field}[{i}]", text, settings.max_text_bytes)
 
 
-def num_bytes_at_most(texts: Sequence[str], pairs: Sequence[str]) -> int:
-    """Returns an upper bound of the texts' UTF-8 bytes, without encoding anything."""
-    return _MOST_BYTES_A_CHARACTER * (sum(map(len, texts)) + sum(map(len, pairs)))
+def num_characters(texts: Sequence[str], pairs: Sequence[str]) -> int:
+    """Returns how much text there is to read."""
+    return sum(map(len, texts)) + sum(map(len, pairs))
 
 
 def _check_text(field: str, text: str, max_bytes: int) -> None:

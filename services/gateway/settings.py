@@ -46,10 +46,10 @@ class GatewaySettings(SharedSettings):
     max_message_bytes: int = Field(default=64 << 20, ge=1 << 20)
     """Bytes of one gRPC message. Far above `max_text_bytes`, so that a text that is too long is answered
     with a sentence about that text and not by the transport. CONCH_MAX_MESSAGE_BYTES."""
-    thread_tokenize_bytes: int = Field(default=32 << 10, ge=0)
-    """Requests with more text than this are tokenized in a thread (32 KiB hold the loop for some 10 ms);
-    smaller ones on the event loop, where a thread would cost more than it frees.
-    CONCH_THREAD_TOKENIZE_BYTES."""
+    thread_tokenize_characters: int = Field(default=16384, ge=0)
+    """Requests with more text than this are tokenized in a thread (16,384 characters hold the event loop
+    for some 4 ms); smaller ones on the loop, where a thread would cost more than it frees.
+    CONCH_THREAD_TOKENIZE_CHARACTERS."""
 
     default_deadline_seconds: float = Field(default=30.0, gt=0)
     """Deadline of calls that bring none. CONCH_DEFAULT_DEADLINE_SECONDS."""
