@@ -143,7 +143,7 @@ def _translated(source: str) -> Iterator[None]:
                 reason="HUB_UNAVAILABLE",
                 retry_seconds=10.0,
             ) from error
-        raise _invalid(f"cannot load {source!r}: {_first_line(error)}") from error
+        raise _invalid(f"cannot load {source!r}: {_reason(error)}") from error
 
 
 def _hub_unreachable(error: BaseException) -> bool:
@@ -159,7 +159,9 @@ def _hub_unreachable(error: BaseException) -> bool:
     return False
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
+    if is_offline_mode() and isinstance(error.__cause__, LocalEntryNotFoundError | OfflineModeIsEnabled):
+        return "it is no folder here, not in the cache, and HF_HUB_OFFLINE forbids to ask the hub"
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.errors import NotReady
+
+NUM_KEPT = 2
+"""The best and the newest; with one, a worse newest would leave nothing to resume from."""
+# fp32 weights and AdamW's two moments.
+_BYTES_PER_PARAMETER = 12
 _STATE = "trainer_state.json"
 _FILES = ("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", _STATE)
 
@@ -33,6 +39,18 @@ def newest(folder: Path) -> ResumePoint | None:
         else:
             shutil.rmtree(path)
     return max(points, key=lambda p: p.step, default=None)
+
+
+def check_room(folder: Path, *, num_parameters: int) -> None:
+    """Makes `folder`. Raises NotReady(DISK_FULL) if the checkpoints kept and one more do not fit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    needed = (NUM_KEPT + 1) * num_parameters * _BYTES_PER_PARAMETER - there
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise NotReady(
+            f"checkpoints need {needed >> 20} MiB more in {folder}, {free >> 20} MiB are free",
+            reason="DISK_FULL",
+        )
 
 
 def _read(path: Path) -> ResumePoint | None:

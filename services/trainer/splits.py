@@ -25,6 +25,8 @@ def normalised(example: Example) -> Key:
 
 def find_leaks(train: Sequence[Example], validation: Sequence[Example]) -> list[Violation]:
     """Returns a violation if a text stands in both splits, with its rows in both."""
+    if not validation:
+        return []
     rows = {normalised(example): example.row for example in reversed(train)}
     leaks = [(rows[key], e.row) for e in validation if (key := normalised(e)) in rows]
     if not leaks:

@@ -23,8 +23,6 @@ from services.trainer.evaluate import Predictor
 from services.trainer.features import Features, LengthGroupedBatches, to_tensors
 from services.trainer.progress import Progress
 
-# The best and the newest; with one, a worse newest would leave nothing to resume from.
-_CHECKPOINTS_KEPT = 2
 _LOGGED_STEPS = 50
 
 
@@ -56,11 +54,13 @@ class Trained:
 def train(model: Any, run: Run) -> Trained:
     """Trains `model`, from the newest whole checkpoint in `run.folder` if there is one.
 
-    Raises Cancelled once a checkpoint is written, InvalidRequest if the loss is no number any more.
+    Raises Cancelled once a checkpoint is written, InvalidRequest if the loss is no number any more,
+    NotReady(DISK_FULL) if the checkpoints would not fit.
     """
     point = resume.newest(run.folder)
     trainer = FineTuning(model, run)
     if point is None or not point.finished:
+        resume.check_room(run.folder, num_parameters=model.num_parameters())
         trainer.train(resume_from_checkpoint=str(point.folder) if point else None)
         point = resume.newest(run.folder)
     assert point is not None, "the Trainer saves at its last step"
@@ -158,7 +158,7 @@ def _callbacks(run: Run, progress: Progress) -> list[transformers.TrainerCallbac
 def _arguments(run: Run) -> transformers.TrainingArguments:
     h, steps = run.hyperparameters, num_steps(run)
     every = math.ceil(_steps_per_epoch(run) / h.evaluations_per_epoch)
-    return transformers.TrainingArguments(
+    arguments = transformers.TrainingArguments(
         output_dir=str(run.folder),
         max_steps=steps,
         per_device_train_batch_size=h.batch_size,
@@ -171,7 +171,7 @@ def _arguments(run: Run) -> transformers.TrainingArguments:
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=_CHECKPOINTS_KEPT,
+        save_total_limit=resume.NUM_KEPT,
         metric_for_best_model=run.task.best_metric,
         greater_is_better=True,
         logging_steps=max(1, steps // _LOGGED_STEPS),
@@ -180,4 +180,7 @@ def _arguments(run: Run) -> transformers.TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        restore_callback_states_from_checkpoint=True,  # or a resumed run forgets how long it was patient
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # several would turn on DataParallel and multiply the batch
+    return arguments

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -297,18 +296,18 @@ def test_a_killed_worker_goes_on_from_its_last_whole_checkpoint_to_the_same_mode
 ) -> None:
     def order(folder: Path, attempt: int) -> worker_pb2.WorkOrder:
         return order_for(
-            folder, opinions, tiny_bert, attempt=attempt, num_epochs=8, early_stopping_patience=0
+            folder, opinions, tiny_bert, attempt=attempt, num_epochs=5, early_stopping_patience=0
         )
 
     killed, spool = spawn(tmp_path, order(tmp_path, 1))
-    wait_for(spool, lambda: len(events(spool, "checkpoint_saved")) >= 3)
+    wait_for(spool, lambda: len(events(spool, "checkpoint_saved")) >= 2)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     saved = events(spool, "checkpoint_saved")[-1].step
     shutil.copytree(
-        tmp_path / f"work/checkpoints/checkpoint-{saved}", tmp_path / "work/checkpoints/checkpoint-119"
+        tmp_path / f"work/checkpoints/checkpoint-{saved}", tmp_path / "work/checkpoints/checkpoint-74"
     )
-    (tmp_path / "work/checkpoints/checkpoint-119/optimizer.pt").unlink()
+    (tmp_path / "work/checkpoints/checkpoint-74/optimizer.pt").unlink()
 
     second, spool = spawn(tmp_path, order(tmp_path, 2))
     stdout, _ = second.communicate()
@@ -316,7 +315,7 @@ def test_a_killed_worker_goes_on_from_its_last_whole_checkpoint_to_the_same_mode
     assert read_spool(spool)[-1].outcome.HasField("training")
     steps = [step.step for step in events(spool, "training_step")]
     assert saved < steps[0] <= saved + 2
-    assert steps[-1] == 120
+    assert steps[-1] == 75
 
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -326,33 +325,56 @@ def test_a_killed_worker_goes_on_from_its_last_whole_checkpoint_to_the_same_mode
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
+class CancelledAt(Reporter):
+    """Is cancelled as soon as the worker reports the event `kind` of `step`."""
+
+    def __init__(self, spool: Path, kind: str, step: int) -> None:
+        super().__init__(spool)
+        self._kind, self._step = kind, step
+
+    def event(self, **event: Any) -> None:
+        super().event(**event)
+        if self._kind in event and event[self._kind].step == self._step:
+            self.cancel()
+
+
+def cancelled_run(order: worker_pb2.WorkOrder, folder: Path, kind: str, step: int) -> list[Any]:
+    with pytest.raises(Cancelled):
+        run(order, CancelledAt(folder / SPOOL, kind, step))
+    assert not (folder / "artifact").exists()
+    return events(folder / SPOOL)
+
+
 def test_a_cancelled_run_writes_a_checkpoint_first_and_could_go_on(
     opinions: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:
-    order = order_for(
-        tmp_path, opinions, tiny_bert, num_epochs=100, early_stopping_patience=0, max_steps=3000
-    )
-    report, spool = Reporter(tmp_path / SPOOL), tmp_path / SPOOL
-
-    def cancel() -> None:
-        wait_for(spool, lambda: bool(events(spool, "training_step")))
-        report.cancel()
-
-    canceller = threading.Thread(target=cancel)
-    canceller.start()
-    with pytest.raises(Cancelled):
-        run(order, report)
-    canceller.join()
-    [*_, last] = events(spool)
-    assert last.HasField("checkpoint_saved")
+    order = order_for(tmp_path, opinions, tiny_bert)
+    [*_, last] = cancelled_run(order, tmp_path, "training_step", 9)
+    assert last.checkpoint_saved.step == 10
     assert Path(last.checkpoint_saved.uri, "trainer_state.json").is_file()
-    assert last.checkpoint_saved.step < 3000
-    assert not (tmp_path / "artifact").exists()
+    run(order, Reporter(tmp_path / "second"))
+    assert [s.step for s in events(tmp_path / "second", "training_step")] == list(range(11, 31))
 
-    order.training.hyperparameters.max_steps = last.checkpoint_saved.step + 5
-    resumed = Reporter(tmp_path / "second")
-    run(order, resumed)
-    assert events(tmp_path / "second", "training_step")[0].step > last.checkpoint_saved.step
+
+def test_a_run_cancelled_during_an_evaluation_does_not_wait_for_its_end(
+    opinions: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    order = order_for(tmp_path, opinions, tiny_bert)
+    [*_, last] = cancelled_run(order, tmp_path, "training_step", 8)
+    assert last.checkpoint_saved.step == 8
+    assert events(tmp_path / SPOOL, "evaluation") == []
+
+
+def test_a_resumed_run_remembers_how_long_it_was_patient(
+    opinions: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    order = order_for(
+        tmp_path, opinions, tiny_bert, learning_rate=1e-9, early_stopping_patience=2, num_epochs=9
+    )
+    cancelled_run(order, tmp_path, "evaluation", 16)
+    result = run(order, Reporter(tmp_path / "second"))
+    assert [e.step for e in events(tmp_path / "second", "evaluation")] == [24, 8]
+    assert result.evaluation.step == 8
 
 
 def test_a_run_cancelled_before_it_trains_stops_at_once(

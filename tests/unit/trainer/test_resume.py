@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
+from services.errors import NotReady
 from services.trainer import resume
+
+
+def test_checkpoints_that_would_not_fit_are_refused_before_training(tmp_path: Path) -> None:
+    resume.check_room(tmp_path / "made", num_parameters=1000)
+    with pytest.raises(NotReady, match="MiB are free") as caught:
+        resume.check_room(tmp_path / "made", num_parameters=10**15)
+    assert caught.value.reason == "DISK_FULL"
+
 
 FILES = ("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
