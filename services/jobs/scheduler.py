@@ -138,7 +138,13 @@ class Scheduler:
             shutil.rmtree(job.folder, ignore_errors=True)
         self._write_order(job)
         command = [sys.executable, "-m", self._kind.worker_module, str(folder / _ORDER)]
-        return processes.start(command, folder)
+        try:
+            return processes.start(command, folder)
+        except BlockingIOError:
+            # Another service over the same database was faster.
+            if (process := processes.find_in(folder)) is None:
+                raise
+            return process
 
     def _write_order(self, job: Job) -> None:
         order = self._kind.order(job)

@@ -60,7 +60,7 @@ def test_a_database_that_goes_away_is_unavailable_and_loses_nothing(
         assert PASSWORD not in caught.value.details()
         # The worker goes on, and ends, without a database.
         go.touch()
-        wait_for_log(trainer, "database.missed")
+        trainer.wait_for_log("database.missed")
     finally:
         postgres.start()
     events = list(trainer.watch("k"))
@@ -68,9 +68,3 @@ def test_a_database_that_goes_away_is_unavailable_and_loses_nothing(
     assert states(events)[-1] == _S.STATE_SUCCEEDED
     assert trainer.process.send_signal(signal.SIGTERM) is None
     assert trainer.process.wait(timeout=30) == 0
-
-
-def wait_for_log(service: Service, event: str) -> None:
-    """Returns once the service logged an event."""
-    with service.logged:
-        assert service.logged.wait_for(lambda: any(e["event"] == event for e in service.log), timeout=30)

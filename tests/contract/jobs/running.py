@@ -103,6 +103,14 @@ class Service:
                 return events
         raise AssertionError(f"no {text!r} among {events}")
 
+    def wait_for_log(self, event: str, **facts: Any) -> None:
+        """Returns once the service logged an event with these facts."""
+        wanted = {"event": event, **facts}
+        with self.logged:
+            assert self.logged.wait_for(
+                lambda: any(wanted.items() <= entry.items() for entry in self.log), timeout=30
+            )
+
     def finish(self, job_id: str) -> training_pb2.TrainingJob:
         """Returns the job once it is over."""
         for _ in self.watch(job_id):

@@ -158,6 +158,25 @@ def test_an_attempt_that_was_claimed_but_never_begun_begins_now(trainer: Service
     assert (job.status.state, job.status.attempt) == (_S.STATE_SUCCEEDED, 1)
 
 
+def test_a_service_killed_as_soon_as_a_worker_runs_never_starts_it_twice(start: Start) -> None:
+    trainer = start(CONCH_MAX_CONCURRENT_JOBS="4")
+    go = trainer.home / "go"
+    for name in "abcd":
+        trainer.train([{"warn": 5}, {"wait": str(go)}], job_id=name)
+        trainer.wait_for_log("job.started", job=name)
+        trainer.kill()
+        trainer.start()
+    go.touch()
+    for name in "abcd":
+        job = trainer.finish(name)
+        assert (job.status.state, job.status.attempt) == (_S.STATE_SUCCEEDED, 1)
+        events = list(trainer.watch(name))
+        assert sequences(events) == [1, 2, 3, 4, 5, 6, 7, 8]
+        assert warnings(events) == ["1", "2", "3", "4", "5"]
+    started = [entry["job"] for entry in trainer.log if entry["event"] == "job.started"]
+    assert sorted(started) == ["a", "b", "c", "d"]
+
+
 def test_a_cancelled_job_stays_cancelled_over_a_restart(trainer: Service) -> None:
     trainer.train([{"warn": 1}, {"until_cancelled": 1}], job_id="k")
     trainer.wait_for("k", '"1"')
@@ -197,6 +216,19 @@ def test_a_worker_of_an_attempt_that_is_over_is_told_to_stop(trainer: Service) -
         with pytest.raises(grpc.RpcError) as caught:
             list(stub.PushReports(iter([request])))
         assert caught.value.code() == code
+
+
+def test_a_worker_whose_attempt_was_taken_over_ends_itself(trainer: Service) -> None:
+    go = trainer.home / "go"
+    trainer.train([{"warn": 1}, {"wait": str(go)}, {"warn": 1}, {"wait": "/never"}], job_id="k")
+    trainer.wait_for("k", '"1"')
+    with sqlite3.connect(trainer.home / "conch.db") as connection:
+        connection.execute("UPDATE jobs SET attempt = attempt + 1")
+    connection.close()
+    go.touch()
+    wait_for_exit(trainer.worker_pid("k"))
+    log = trainer.home / "jobs" / "k" / "attempt-1" / "worker.log"
+    assert "worker.superseded" in log.read_text()
 
 
 @pytest.mark.parametrize("name", ["trainer", "converter"])
