@@ -26,7 +26,8 @@ def status(as_json: AsJson = False) -> None:
     settings = stubs.settings
     current = state.read(settings.resolved_home())
     if current is None or not current.alive():
-        output.print_result({"up": False}, as_json=as_json, view="not up; start with: conch up --detach")
+        left = [child.name for child in current.children if _lives(child)] if current else []
+        output.print_result({"up": False, "leftOver": left}, as_json=as_json, view=_down_view(left))
         raise typer.Exit(1)
     processes = [_process_record(child, settings) for child in current.children]
     versions = _served_versions(stubs)
@@ -50,6 +51,16 @@ def up_record(current: UpState) -> dict[str, object]:
 def _camel(name: str) -> str:
     first, *others = name.split("_")
     return first + "".join(word.capitalize() for word in others)
+
+
+def _lives(child: state.ChildState) -> bool:
+    return child.process is not None and child.process.find() is not None
+
+
+def _down_view(left: list[str]) -> str:
+    if not left:
+        return "not up; start with: conch up --detach"
+    return f"the supervisor died and left {', '.join(left)}; start again: conch up --detach, stop: conch down"
 
 
 def _process_record(child: state.ChildState, settings: "CliSettings") -> dict[str, object]:

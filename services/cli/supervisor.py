@@ -8,8 +8,11 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from services.cli.failures import CliError
 from services.cli.state import ChildState, ProcessRef
@@ -72,7 +75,7 @@ class Child:
                 env=self.program.environment,
                 start_new_session=True,
             )
-        self._ref = ProcessRef.of(self._process.pid)
+        self._ref = _reference(self._process.pid)
         self.enter("starting")
 
     async def exited(self) -> int:
@@ -166,21 +169,36 @@ class Supervisor:
             healthy.cancel()
 
     async def _keep(self, child: Child) -> None:
-        crashes, watcher = 0, asyncio.create_task(asyncio.sleep(0))
-        try:
-            while True:
-                began = time.monotonic()
-                await child.exited()
-                watcher.cancel()
-                calm = time.monotonic() - began > self._backoff.calm_seconds
-                crashes = 1 if calm else crashes + 1
-                child.restarts += 1
-                child.enter("crashed")
-                await asyncio.sleep(self._backoff.wait_seconds(crashes))
+        crashes = 0
+        while True:
+            began = time.monotonic()
+            await self._outlive(child)
+            calm = time.monotonic() - began > self._backoff.calm_seconds
+            crashes = 1 if calm else crashes + 1
+            child.restarts += 1
+            child.enter("crashed")
+            await asyncio.sleep(self._backoff.wait_seconds(crashes))
+            # A machine that can start no process now may do so after the next wait.
+            with suppress(OSError):
                 await child.spawn()
-                watcher = asyncio.create_task(child.healthy())
+
+    async def _outlive(self, child: Child) -> None:
+        """Waits for the end of the child's process, noting meanwhile when it gets healthy."""
+        if child.phase == "healthy":
+            await child.exited()
+            return
+        watcher = asyncio.create_task(child.healthy())
+        try:
+            await child.exited()
         finally:
             watcher.cancel()
+
+
+def _reference(pid: int) -> ProcessRef | None:
+    try:
+        return ProcessRef.of(pid)
+    except psutil.NoSuchProcess:  # it ended at once
+        return None
 
 
 def _start_failure(child: Child, exited: "asyncio.Task[int]") -> CliError:

@@ -39,7 +39,8 @@ def up(
         Runtime, typer.Option(help="auto: the faster one here that the routed versions are certified for.")
     ] = Runtime.AUTO,
     port_offset: Annotated[
-        int, typer.Option(min=0, max=10000, help="Moves every port up, for a second set beside the first.")
+        int,
+        typer.Option(min=0, max=10000, help="Moves every port up, for a second set with its own CONCH_HOME."),
     ] = 0,
     as_json: AsJson = False,
 ) -> None:

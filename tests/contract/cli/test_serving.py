@@ -132,7 +132,7 @@ def test_a_setting_that_cannot_be_read_is_one_line(conch: Conch, monkeypatch: py
 
 def test_status_says_that_nothing_is_up(conch: Conch) -> None:
     ran = conch("status", "--json")
-    assert (ran.code, ran.lines) == (1, [{"up": False}])
+    assert (ran.code, ran.lines) == (1, [{"up": False, "leftOver": []}])
 
 
 def test_down_with_nothing_up_is_no_error(conch: Conch) -> None:
