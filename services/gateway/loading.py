@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from conch.v1 import models_pb2
-from services.errors import NotReady, ServiceError
+from services.errors import BackendUnavailable, NotReady, ServiceError
 from services.gateway.settings import GatewaySettings
 from services.gateway.triton import Triton
 from services.repository import staging
@@ -82,7 +82,7 @@ class Loader:
         refusals: dict[str, ServiceError] = {}
         for model in sorted({version.model for version in versions}):
             try:
-                await self.triton.load(model)
+                await self._load_model(model)
             except ServiceError as error:
                 refusals[model] = error
         loaded, failures = [], {}
@@ -90,9 +90,28 @@ class Loader:
             if await self.triton.model_ready(version.model, version.version):
                 loaded.append(version)
             else:
-                silent = NotReady("Triton did not load it and does not say why", reason="LOAD_REFUSED")
-                failures[version.model, version.version] = refusals.get(version.model, silent)
+                refusal = refusals.get(version.model)
+                failures[version.model, version.version] = refusal or await self._silence(version.model)
         return loaded, failures
+
+    async def _load_model(self, model: str) -> None:
+        try:
+            await self.triton.load(model)
+        except NotReady as refusal:
+            # A Triton that is about to end refuses, too.
+            if await self.triton.ready():
+                raise
+            raise BackendUnavailable("Triton does not answer", reason="TRITON_UNAVAILABLE") from refusal
+
+    async def _silence(self, model: str) -> ServiceError:
+        """Returns why a version is not there though Triton took the load: left out, or lost since."""
+        try:
+            index = (await self.triton.index()).models
+        except ServiceError as error:
+            return error
+        if any(entry.name == model and entry.state == "READY" for entry in index):
+            return NotReady("Triton leaves it out: see version_policy in its config", reason="LOAD_REFUSED")
+        return BackendUnavailable("Triton lost it while it loaded", reason="TRITON_UNAVAILABLE")
 
     async def _load_singly(
         self, versions: Sequence[models_pb2.Version], beside: frozenset[Key]

@@ -105,7 +105,7 @@ class Routing:
         except Exception:
             # A bug must not end the following: no later edit would ever be seen.
             log.exception("routes.crashed")
-            return False
+            return True
 
     async def _take(self) -> bool:
         """Makes what the file says hold, model by model; returns whether to try again by and by."""

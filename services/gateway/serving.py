@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 _LIVENESS_SECONDS = 1.0
 _CONFIRM_SECONDS = 0.2
+_RETRY_FAILED_SECONDS = 60.0
 _MAX_BACKOFF_SECONDS = 2.0
 
 
@@ -141,13 +142,14 @@ class Serving:
                 for key in lost:
                     self._forget(key)
                 await self._table.publish()
-            keys = self._table.keys(LOADING, held=True)
+            # What failed may be cured: Triton came back empty, or a minute passed.
+            retried = self._table.failed(older_than_seconds=0 if lost else _RETRY_FAILED_SECONDS)
+            keys = self._table.keys(LOADING, held=True) + retried
             if not keys:
                 return True
             if not await self._triton.ready():
                 return False
-            # Triton came back empty: a version that it refused before may have been cured meanwhile.
-            failures = await self._bring_up(keys + (self._table.keys(FAILED, held=True) if lost else []))
+            failures = await self._bring_up(keys)
             await self._settle({model for model, _ in failures})
         return not any(error.retryable for error in failures.values())
 
@@ -161,13 +163,13 @@ class Serving:
         return lost
 
     def _forget(self, key: Key) -> None:
-        entry = self._table.entries[key]
+        entry = self._table.entries.pop(key)
+        if entry.retiring:
+            entry.retiring.cancel()
         if entry.served:
             self._spawn(entry.served.batcher.close())
         if self._table.is_held(key):
             self._table.entries[key] = Entry()
-        else:
-            del self._table.entries[key]
 
     async def _bring_up(self, keys: Sequence[Key]) -> dict[Key, ServiceError]:
         """Stages, loads and proves `keys` beside what Triton holds; returns the failures."""
@@ -217,12 +219,12 @@ class Serving:
 
     async def _retire(self, key: Key, entry: Entry, served: ServedVersion) -> None:
         await asyncio.sleep(self._grace_seconds)
-        if self._table.entries.get(key) is not entry:
-            return  # Triton lost it meanwhile
-        # From here on there is no way back: whoever wants the version again brings it up anew.
-        del self._table.entries[key]
-        await served.batcher.close()
         async with self._lock:
+            if self._table.entries.get(key) is not entry:
+                return  # Triton lost it meanwhile
+            # From here on there is no way back: whoever wants the version again brings it up anew.
+            del self._table.entries[key]
+            await served.batcher.close()
             await self._settle({key[0]})
             await self._table.publish()
         log.info("version.drained", model=key[0], version=key[1])

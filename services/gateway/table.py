@@ -5,6 +5,7 @@ Knows states only; knows nothing about how a version comes to serve. Belongs to 
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeAlias
@@ -50,6 +51,7 @@ class Entry:
     reason: str = ""
     served: ServedVersion | None = None
     retiring: asyncio.Task[None] | None = None
+    since: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,11 @@ class Table:
             for key, entry in self.entries.items()
             if entry.state in states and held in (None, self.is_held(key))
         )
+
+    def failed(self, *, older_than_seconds: float) -> list[Key]:
+        """Returns the routed versions that failed that long ago."""
+        before = time.monotonic() - older_than_seconds
+        return [key for key in self.keys(FAILED, held=True) if self.entries[key].since <= before]
 
     def served(self) -> list[Key]:
         """Returns the versions that Triton holds for us, drained ones included."""

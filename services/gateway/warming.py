@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 
 from conch.v1 import inference_pb2, job_pb2, models_pb2
-from services.errors import BackendUnavailable, NotReady, ServiceError
+from services.errors import BackendUnavailable, NotFound, NotReady, ServiceError
 from services.gateway import proving
 from services.gateway.batching import Batcher, BatchLimits, BatchObserver, Infer
 from services.gateway.settings import GatewaySettings
@@ -66,13 +66,18 @@ class Warming:
         task = find_task(version.manifest.checkpoint.task)
         folder = self.settings.resolved_staged() / version.model / str(version.version)
         encoder = await asyncio.to_thread(_read_encoder, folder, version)
-        infer = await self._infer(version, task)
+        try:
+            infer, runtime = await self._infer(version, task), await self._runtime(version)
+        except NotFound as error:
+            raise BackendUnavailable(
+                "Triton lost it while it came up", reason="TRITON_UNAVAILABLE"
+            ) from error
         served = ServedVersion(
             version=version,
             task=task,
             labels=tuple(version.manifest.checkpoint.labels),
             encoder=encoder,
-            served_by=_served_by(version, verdict, await self._runtime(version)),
+            served_by=_served_by(version, verdict, runtime),
             batcher=self._batcher(version, infer, encoder),
         )
         await self._prove(served, folder, verdict)

@@ -78,7 +78,7 @@ class Version(google.protobuf.message.Message):
         """Its golden examples came back right through the real path; it answers."""
         STATE_FAILED: Version._State.ValueType  # 4
         """Routed, or asked to be, but it does not answer: damaged, refused by Triton, or wrong on its
-        golden examples. Tried again by SetRoute, and when Triton or the gateway restarts.
+        golden examples. While it is routed it is tried again every minute, and when Triton restarts.
         """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
@@ -94,7 +94,7 @@ class Version(google.protobuf.message.Message):
     """Its golden examples came back right through the real path; it answers."""
     STATE_FAILED: Version.State.ValueType  # 4
     """Routed, or asked to be, but it does not answer: damaged, refused by Triton, or wrong on its
-    golden examples. Tried again by SetRoute, and when Triton or the gateway restarts.
+    golden examples. While it is routed it is tried again every minute, and when Triton restarts.
     """
 
     MODEL_FIELD_NUMBER: builtins.int

@@ -289,3 +289,27 @@ async def test_the_file_stays_readable_for_people(tmp_path: Path, triton: FakeTr
             }
         ]
     }
+
+
+async def test_a_failed_version_that_was_cured_serves_without_anybodys_help(
+    tmp_path: Path, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.gateway.serving._RETRY_FAILED_SECONDS", 0.0)
+    triton.load_failures["sentiment"] = "no memory left"
+    write(tmp_path, route(v1=1))
+    async with gateway(tmp_path, triton.address) as stack:
+        await until_refused(stack, "no memory left")
+        triton.load_failures.clear()
+        await stack.until_health("sentiment", SERVING)
+
+
+async def test_a_triton_that_forgets_what_it_loaded_is_not_the_versions_fault(
+    tmp_path: Path, triton: FakeTriton
+) -> None:
+    triton.repository = None  # takes every load and holds nothing
+    write(tmp_path, route(v1=1))
+    async with gateway(tmp_path, triton.address) as stack:
+        await triton.until(lambda: len(triton.loads) > 1)
+        await until_refused(stack, "is being loaded")
+        triton.repository = tmp_path / "staged"
+        await stack.until_health("sentiment", SERVING)
