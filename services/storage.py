@@ -160,9 +160,12 @@ def _upload_files(folder: Path, uri: str, manifest: models_pb2.Manifest) -> None
 
 def _parsed(uri: str, data: bytes) -> models_pb2.Manifest:
     try:
-        return json_format.Parse(data, models_pb2.Manifest(), ignore_unknown_fields=True)
+        manifest = json_format.Parse(data, models_pb2.Manifest(), ignore_unknown_fields=True)
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise NotReady(f"{uri}: manifest.json is damaged: {error}", reason="ARTIFACT_DAMAGED") from error
+    if not manifest.HasField("create_time"):
+        raise NotReady(f"{uri}: manifest.json is damaged: it was never completed", reason="ARTIFACT_DAMAGED")
+    return manifest
 
 
 def _check_inside(uri: str, name: str) -> None:
