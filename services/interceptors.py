@@ -25,6 +25,9 @@ Observe = Callable[[str, int, float], None]
 """Told of every ended rpc of ours: full method name, google.rpc.Code, seconds."""
 
 
+_SEND_SECONDS = 0.5
+
+
 class _Undecodable:
     """Stands for a request whose bytes are no message of the rpc's type."""
 
@@ -42,7 +45,7 @@ class GuardedServer(grpc.aio.Server):
 
     def __init__(self, server: grpc.aio.Server, observe: Observe | None = None) -> None:
         self._server = server
-        self._observe = observe or _ignore
+        self._calls = _Calls(observe)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Does nothing: generated code registers the same handlers by method too, guarded."""
@@ -50,7 +53,7 @@ class GuardedServer(grpc.aio.Server):
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
         """Registers a service's handlers, each of them guarded."""
         guarded = {
-            name: _guarded(handler, f"/{service_name}/{name}", self._observe)
+            name: _guarded(handler, f"/{service_name}/{name}", self._calls)
             for name, handler in method_handlers.items()
         }
         self._server.add_registered_method_handlers(service_name, guarded)
@@ -65,7 +68,17 @@ class GuardedServer(grpc.aio.Server):
         await self._server.start()
 
     async def stop(self, grace: float | None) -> None:
-        await self._server.stop(grace)
+        """Takes no new rpc, and ends once the guarded ones did or `grace` seconds passed.
+
+        Others are not waited for: somebody who watches health would hold every stop up for all of `grace`.
+        """
+        stopping = asyncio.ensure_future(self._server.stop(grace))
+        idle = asyncio.ensure_future(self._calls.idle.wait())
+        await asyncio.wait([stopping, idle], return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        # An answer leaves only after its handler returned.
+        await self._server.stop(min(grace or 0.0, _SEND_SECONDS))
+        await stopping
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # grpc's
         return await self._server.wait_for_termination(timeout)
@@ -78,30 +91,49 @@ def code_of(error: BaseException) -> int:
     return int(code_pb2.CANCELLED if isinstance(error, asyncio.CancelledError) else code_pb2.INTERNAL)
 
 
-def _ignore(method: str, code: int, seconds: float) -> None:
-    return None
+class _Calls:
+    """The guarded rpcs under way, and who is told of their ends."""
+
+    def __init__(self, observe: Observe | None) -> None:
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._observe = observe
+        self._num_running = 0
+
+    def begin(self) -> float:
+        """Returns when the rpc began."""
+        self._num_running += 1
+        self.idle.clear()
+        return time.perf_counter()
+
+    def end(self, method: str, code: int, started: float) -> None:
+        self._num_running -= 1
+        if not self._num_running:
+            self.idle.set()
+        if self._observe:
+            self._observe(method, code, time.perf_counter() - started)
 
 
-def _guarded(handler: Any, method: str, observe: Observe) -> Any:
+def _guarded(handler: Any, method: str, calls: _Calls) -> Any:
     if handler.request_streaming and not handler.response_streaming:
         return grpc.stream_unary_rpc_method_handler(
-            _guard_unary(handler.stream_unary, method, observe),
+            _guard_unary(handler.stream_unary, method, calls),
             handler.request_deserializer,
             handler.response_serializer,
         )
     if handler.request_streaming:
         return grpc.stream_stream_rpc_method_handler(
-            _guard_stream(handler.stream_stream, method, observe),
+            _guard_stream(handler.stream_stream, method, calls),
             handler.request_deserializer,
             handler.response_serializer,
         )
     decode = _tolerant(handler.request_deserializer)
     if handler.response_streaming:
         return grpc.unary_stream_rpc_method_handler(
-            _guard_stream(handler.unary_stream, method, observe), decode, handler.response_serializer
+            _guard_stream(handler.unary_stream, method, calls), decode, handler.response_serializer
         )
     return grpc.unary_unary_rpc_method_handler(
-        _guard_unary(handler.unary_unary, method, observe), decode, handler.response_serializer
+        _guard_unary(handler.unary_unary, method, calls), decode, handler.response_serializer
     )
 
 
@@ -118,10 +150,10 @@ def _tolerant(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def _guard_unary(
-    behavior: Callable[..., Awaitable[Any]], method: str, observe: Observe
+    behavior: Callable[..., Awaitable[Any]], method: str, calls: _Calls
 ) -> Callable[..., Awaitable[Any]]:
     async def guarded(request: Any, context: Context) -> Any:
-        started = time.perf_counter()
+        started = calls.begin()
         code = code_pb2.OK
         try:
             _refuse_undecodable(request)
@@ -130,16 +162,16 @@ def _guard_unary(
             code = _code_sent(error, context)
             await _answer(error, context, method, started)
         finally:
-            observe(method, code, time.perf_counter() - started)
+            calls.end(method, code, started)
 
     return guarded
 
 
 def _guard_stream(
-    behavior: Callable[..., AsyncIterator[Any]], method: str, observe: Observe
+    behavior: Callable[..., AsyncIterator[Any]], method: str, calls: _Calls
 ) -> Callable[..., AsyncIterator[Any]]:
     async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-        started = time.perf_counter()
+        started = calls.begin()
         code = code_pb2.OK
         try:
             _refuse_undecodable(request)
@@ -149,7 +181,7 @@ def _guard_stream(
             code = _code_sent(error, context)
             await _answer(error, context, method, started)
         finally:
-            observe(method, code, time.perf_counter() - started)
+            calls.end(method, code, started)
 
     return guarded
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from dataclasses import dataclass
 
 import structlog
 import uvloop
@@ -28,52 +29,77 @@ _SERVICES = [
 ]
 
 
+class CannotStartError(Exception):
+    """A port or a folder is not ours to use; the message is all that a person needs."""
+
+
 def main() -> int:
     """Returns the exit status: 0 after a drained stop, 2 with one line on stderr if it cannot start."""
     try:
         settings = GatewaySettings()
         logs.configure(service="gateway", level=settings.log_level)
         uvloop.run(serve(settings))
-    except (OSError, ValidationError) as error:
-        print(f"gateway: {_one_line(error)}", file=sys.stderr)
-        return 2
+    except ValidationError as error:
+        return _refuse("; ".join(f"CONCH_{e['loc'][0]}".upper() + f": {e['msg']}" for e in error.errors()))
+    except CannotStartError as error:
+        return _refuse(str(error))
     return 0
 
 
 async def serve(settings: GatewaySettings) -> None:
-    """Serves until SIGTERM or SIGINT, then drains: health goes off first, calls under way may end."""
+    """Serves until SIGTERM or SIGINT, then drains. Raises CannotStartError."""
     stopped = asyncio.create_task(server.stop_signal())
-    metrics = Metrics()
-    exposition = Exposition(metrics, settings.metrics_address)
-    ours = server.build(_SERVICES, max_message_bytes=settings.max_message_bytes, observe=metrics.rpc_ended)
-    triton = Triton(settings.triton_address)
-    serving = Serving(settings, triton, health=ours.health, metrics=metrics)
-    routing = Routing(
-        serving,
-        RoutesFile(settings.resolved_routes()),
-        Ledger(settings.resolved_ledger()),
-        readonly=settings.routes_readonly,
-    )
-    inference = InferenceServicer(Answering(serving, settings, metrics))
-    models = ModelServicer(routing, repository_uri=settings.resolved_repository_uri())
-    inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, ours.grpc)
-    models_pb2_grpc.add_ModelServiceServicer_to_server(models, ours.grpc)
-    await ours.start(settings.gateway_address)
-    log.info("metrics.exposed", port=exposition.port)
-    await routing.start()
+    try:
+        gateway = await Gateway.start(settings)
+    except OSError as error:
+        raise CannotStartError(error.strerror or str(error)) from error
     await stopped
-    await ours.health.enter_graceful_shutdown()
-    await asyncio.sleep(settings.drain_delay_seconds)
-    await ours.drain(settings.drain_seconds)
-    await routing.close()
-    await triton.close()
-    exposition.close()
+    await gateway.drain()
 
 
-def _one_line(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
-    return "; ".join(f"CONCH_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+@dataclass(frozen=True)
+class Gateway:
+    """The running parts, in one place for the end."""
+
+    settings: GatewaySettings
+    server: server.Server
+    routing: Routing
+    triton: Triton
+    exposition: Exposition
+
+    @classmethod
+    async def start(cls, settings: GatewaySettings) -> "Gateway":
+        """Wires and starts the parts. Raises OSError if a port is taken."""
+        metrics, triton = Metrics(), Triton(settings.triton_address)
+        exposition = Exposition(metrics, settings.metrics_address)
+        ours = server.build(
+            _SERVICES, max_message_bytes=settings.max_message_bytes, observe=metrics.rpc_ended
+        )
+        serving = Serving(settings, triton, health=ours.health, metrics=metrics)
+        routes, ledger = RoutesFile(settings.resolved_routes()), Ledger(settings.resolved_ledger())
+        routing = Routing(serving, routes, ledger, readonly=settings.routes_readonly)
+        inference = InferenceServicer(Answering(serving, settings, metrics))
+        models = ModelServicer(routing, repository_uri=settings.resolved_repository_uri())
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, ours.grpc)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(models, ours.grpc)
+        await ours.start(settings.gateway_address)
+        log.info("metrics.exposed", port=exposition.port)
+        await routing.start()
+        return cls(settings, ours, routing, triton, exposition)
+
+    async def drain(self) -> None:
+        """Turns health off first, lets calls under way end, then closes everything."""
+        await self.server.health.enter_graceful_shutdown()
+        await asyncio.sleep(self.settings.drain_delay_seconds)
+        await self.server.drain(self.settings.drain_seconds)
+        await self.routing.close()
+        await self.triton.close()
+        self.exposition.close()
+
+
+def _refuse(reason: str) -> int:
+    print(f"gateway: {reason}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

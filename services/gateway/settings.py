@@ -56,7 +56,7 @@ class GatewaySettings(SharedSettings):
     deadline_reserve_seconds: float = Field(default=0.005, ge=0)
     """Held back from a caller's deadline for decoding and the way home. CONCH_DEADLINE_RESERVE_SECONDS."""
 
-    token_budget: int = Field(default=2048, ge=1)
+    token_budget: int = Field(default=1024, ge=1)
     """Padded tokens (rows x length) in one call to Triton; more gains no throughput on CPUs and makes
     everybody wait longer. GPUs want more. CONCH_TOKEN_BUDGET."""
     max_rows: int = Field(default=64, ge=1)
