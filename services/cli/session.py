@@ -116,6 +116,8 @@ class Session:
     async def _start(self) -> None:
         await self._supervisor.start()
         deadline = time.monotonic() + _LOAD_SECONDS
+        if not await asyncio.to_thread(self._is_settled):
+            output.remark("          routed versions are loading")
         while not await asyncio.to_thread(self._is_settled):
             if time.monotonic() > deadline:
                 return output.remark("routed versions are still loading; see: conch status")
