@@ -64,7 +64,7 @@ def test_a_call_without_a_deadline_of_its_own_carries_the_clients(
     client.classify(["a"], model="m")
     remaining = gateway.calls[0].time_remaining_seconds
     assert remaining is not None
-    assert 20 < remaining <= 30
+    assert remaining == pytest.approx(30, abs=5)
 
 
 async def test_a_deadline_given_with_the_call_arrives(gateway: FakeGateway) -> None:
@@ -72,7 +72,7 @@ async def test_a_deadline_given_with_the_call_arrives(gateway: FakeGateway) -> N
         await conch.classify(["a"], model="m", timeout_seconds=4)
     remaining = gateway.calls[0].time_remaining_seconds
     assert remaining is not None
-    assert 2 < remaining <= 4
+    assert remaining == pytest.approx(4, abs=1)  # a busy machine is slow, and gRPC rounds up
 
 
 def test_metadata_goes_with_every_call(gateway: FakeGateway) -> None:
