@@ -41,6 +41,7 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> training_pb2.TrainingR
     task = find_task(spec.task, field="spec.task")
     work = Path(order.work_dir)
     _prepare_process(spec.hyperparameters)
+    _settle_precision(spec.hyperparameters, report)
 
     report.stage("data", 1, _NUM_STAGES)
     splits = dataset.load(spec, task, scratch=work / "data", report=report)
@@ -78,6 +79,19 @@ def _prepare_process(h: training_pb2.Hyperparameters) -> None:
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(h.num_threads or len(os.sched_getaffinity(0)))
     transformers.set_seed(h.seed)
+
+
+def _settle_precision(h: training_pb2.Hyperparameters, report: Reporter) -> None:
+    # Where bf16 has to be emulated it is many times slower than fp32, and speed is all it is asked for.
+    if h.precision == job_pb2.PRECISION_BF16 and not _computes_bf16():
+        report.warning("BF16_UNSUPPORTED", "this CPU has no bf16 instructions: training computes in fp32")
+        h.precision = job_pb2.PRECISION_FP32
+
+
+def _computes_bf16() -> bool:
+    able = torch.cpu.get_capabilities()
+    named = ("avx512_bf16", "amx_bf16", "bf16")
+    return torch.cuda.is_available() or any(able.get(name, False) for name in named)
 
 
 def _encoder(source: str, spec: training_pb2.TrainingSpec, folder: Path, report: Reporter) -> Encoder:
