@@ -120,6 +120,7 @@ class Serving:
             self._suspicion.clear()
             backoff = 0.0 if await self._look_safely() else min(_MAX_BACKOFF_SECONDS, 2 * backoff or 0.1)
             if backoff:
+                log.info("triton.awaited", retry_seconds=backoff)
                 await asyncio.sleep(backoff)
                 continue
             with suppress(TimeoutError):
