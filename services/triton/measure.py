@@ -123,7 +123,10 @@ def _feed(graph: str, batch: int, tokens: int) -> dict[str, Any]:
 def _onnxruntime(graph: str) -> Run:
     import onnxruntime as ort
 
-    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    # As our backend runs it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     return lambda feed: session.run(None, feed)
 
 
