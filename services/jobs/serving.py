@@ -37,8 +37,7 @@ async def serve(
     `register` adds the servicer of `service_name` to the server.
     """
     try:
-        database = Database(settings.resolved_database_url())
-        database.migrate()
+        database = _open_database(settings)
     except ServiceError as error:
         return _refuse(error.message)
     except OSError as error:
@@ -56,13 +55,29 @@ async def serve(
         port = await serving.start(address)
     except OSError as error:
         return _refuse(error.strerror or str(error))
-    await scheduler.start(_reachable(address, port))
-    await stop
+    await _run(scheduler, _reachable(address, port), stop)
     changes.close()
     await scheduler.close()
     await serving.drain(settings.drain_seconds)
     database.close()
     return 0
+
+
+def _open_database(settings: JobSettings) -> Database:
+    database = Database(settings.resolved_database_url())
+    database.migrate()
+    return database
+
+
+async def _run(scheduler: Scheduler, report_to: str, stop: "asyncio.Future[None]") -> None:
+    """Runs jobs until `stop`, which may come while the database still keeps the scheduler from starting."""
+    starting = asyncio.ensure_future(scheduler.start(report_to))
+    await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        return
+    starting.result()
+    await stop
 
 
 def _reachable(address: str, port: int) -> str:
