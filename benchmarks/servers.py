@@ -49,8 +49,11 @@ def serving(name: str, runtime: str, **settings: str) -> Iterator[list[Gateway]]
             yield [first]
             return
         own = conch_in(prepared.home()).environment
-        ports = {key: own[key] for key in ("CONCH_GATEWAY_ADDRESS", "CONCH_METRICS_ADDRESS")}
-        with _gateway({**environment, **ports, **settings}, logs / f"{name}-gateway-2.log") as second:
+        beside = {key: own[key] for key in ("CONCH_GATEWAY_ADDRESS", "CONCH_METRICS_ADDRESS")}
+        # A staged copy and a ledger belong to one gateway; Triton reads the first one's.
+        beside |= {"CONCH_STAGED": str(prepared.home() / f"staged-{name}-2")}
+        beside |= {"CONCH_LEDGER_FILE": str(prepared.home() / f"ledger-{name}-2.jsonl")}
+        with _gateway({**environment, **beside, **settings}, logs / f"{name}-gateway-2.log") as second:
             yield [first, second]
 
 

@@ -80,6 +80,11 @@ def _second_gateway(conch: Conch) -> Iterator[str]:
     """A gateway of its own beside the one that `conch up` started, on the same routes and the same Triton."""
     ports = conch_in(conch.home).environment
     own = {name: ports[name] for name in ("CONCH_GATEWAY_ADDRESS", "CONCH_METRICS_ADDRESS")}
+    # A staged copy and a ledger belong to one gateway; this one has its own of the same routes.
+    own |= {
+        "CONCH_STAGED": str(conch.home / "staged-2"),
+        "CONCH_LEDGER_FILE": str(conch.home / "ledger-2.jsonl"),
+    }
     with subprocess.Popen(
         [sys.executable, "-m", "services.gateway"], env={**os.environ, **conch.environment, **own}
     ) as process:
