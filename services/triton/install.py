@@ -97,8 +97,7 @@ def _library_missing(environment: Environment) -> bool:
 def _shared_library(environment: Environment) -> Path | None:
     """Returns the library of the Python that the environment stands on, if that was built shared."""
     code = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
-    found = subprocess.run([environment.python, "-c", code], capture_output=True, text=True, check=False)
-    library = Path(found.stdout.strip()) / _LIBRARY
+    library = Path(_says(str(environment.python), code)) / _LIBRARY
     return library if library.is_file() else None
 
 
