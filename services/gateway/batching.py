@@ -6,23 +6,25 @@ through the coroutine `infer`. There is no timer: at one caller nothing ever wai
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from services.errors import BackendUnavailable, DeadlineExceeded, ServiceError
 from services.gateway.admission import Admission, too_late
+from services.gateway.calls import Batched, Call, Request, Row
 from services.gateway.queue import Queue, Waiting
 from services.gateway.settings import GatewaySettings
 from services.gateway.shapes import Shapes
 from services.tasks.base import FloatArray, IntArray
 from services.tasks.encoding import Tokens, pad
 
+__all__ = ["BatchLimits", "BatchObserver", "Batched", "Batcher", "Infer", "Row"]
+
 log = structlog.get_logger(__name__)
 
 Infer = Callable[[Mapping[str, IntArray], float | None], Awaitable[Mapping[str, FloatArray]]]
-Row = dict[str, FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,48 +50,6 @@ class BatchObserver(Protocol):
         """`waiting_tokens()` returns the padded tokens that wait now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batched:
-    """The outputs of a request: by tensor name for each text, without the batch axis.
-
-    Of several batches the longest wait and the longest call count.
-    """
-
-    rows: list[Row]
-    queue_seconds: float
-    infer_seconds: float
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    tokens: Sequence[Tokens]
-    deadline: float | None
-    arrived: float
-    future: asyncio.Future[Batched]
-    rows: list[Row]
-    num_missing: int
-    waiting: list[Waiting["_Request"]] = field(default_factory=list)
-    calls: list["_Call"] = field(default_factory=list)
-    queue_seconds: float = 0.0
-    infer_seconds: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    items: list[Waiting[_Request]]
-    num_rows: int
-    length: int
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def rows(self) -> list[Tokens]:
-        return [item.owner.tokens[item.index] for item in self.items]
-
-    @property
-    def num_padded_tokens(self) -> int:
-        return self.num_rows * self.length
-
-
 class Batcher:
     """Gathers the requests of one model version into calls of `infer`; belongs to one event loop."""
 
@@ -110,8 +70,8 @@ class Batcher:
         self._subject = subject
         self._observe = observe
         self._loop = asyncio.get_running_loop()
-        self._queue: Queue[_Request] = Queue(shapes)
-        self._calls: set[_Call] = set()
+        self._queue: Queue[Request] = Queue(shapes)
+        self._calls: set[Call] = set()
         self._sending_soon = False
         self._closing = False
         self._idle = asyncio.Event()
@@ -133,7 +93,7 @@ class Batcher:
         now = self._loop.time()
         lengths = [self._shapes.length_of(len(t)) for t in tokens]
         self._admit(sum(lengths), now, deadline)
-        request = _Request(tokens, deadline, now, self._loop.create_future(), [{}] * len(tokens), len(tokens))
+        request = Request(tokens, deadline, now, self._loop.create_future(), [{}] * len(tokens), len(tokens))
         request.waiting = [self._queue.push(request, i, length) for i, length in enumerate(lengths)]
         self._send_soon()
         try:
@@ -175,7 +135,7 @@ class Batcher:
     def _send(self) -> None:
         self._sending_soon = False
         while self._queue and len(self._calls) < self._max_inflight:
-            call = _Call(*self._queue.pop_batch())
+            call = Call(*self._queue.pop_batch())
             if self._expire(call.items):
                 self._queue.put_back([item for item in call.items if not item.owner.future.done()])
                 continue
@@ -184,7 +144,7 @@ class Batcher:
         if not self._queue and not self._calls:
             self._idle.set()
 
-    def _expire(self, items: list[Waiting[_Request]]) -> bool:
+    def _expire(self, items: list[Waiting[Request]]) -> bool:
         """Answers those whose deadline passed while they waited; returns whether there were any."""
         now, found = self._loop.time(), False
         for item in items:
@@ -196,7 +156,7 @@ class Batcher:
                 found = True
         return found
 
-    def _start(self, call: _Call) -> None:
+    def _start(self, call: Call) -> None:
         self._calls.add(call)
         self._admission.inflight_tokens += call.num_padded_tokens
         for item in call.items:
@@ -209,13 +169,13 @@ class Batcher:
             )
         call.task = self._loop.create_task(self._run(call))
 
-    async def _run(self, call: _Call) -> None:
+    async def _run(self, call: Call) -> None:
         started = self._loop.time()
         failure: Exception | None = None
         outputs: Mapping[str, FloatArray] = {}
         try:
             inputs = pad(call.rows, call.length, self._pad_id, batch=call.num_rows)
-            outputs = await self._infer(inputs, _timeout(call, started))
+            outputs = await self._infer(inputs, call.timeout_seconds(started))
         except Exception as error:
             failure = error
         finally:
@@ -225,12 +185,12 @@ class Batcher:
         else:
             self._deliver(call, outputs, started)
 
-    def _end(self, call: _Call) -> None:
+    def _end(self, call: Call) -> None:
         self._calls.remove(call)
         self._admission.inflight_tokens -= call.num_padded_tokens
         self._send_soon()
 
-    def _deliver(self, call: _Call, outputs: Mapping[str, FloatArray], started: float) -> None:
+    def _deliver(self, call: Call, outputs: Mapping[str, FloatArray], started: float) -> None:
         seconds = self._loop.time() - started
         self._admission.rate.record(call.num_padded_tokens, seconds)
         for i, item in enumerate(call.items):
@@ -242,7 +202,7 @@ class Batcher:
             if not request.num_missing and not request.future.done():
                 request.future.set_result(Batched(request.rows, request.queue_seconds, request.infer_seconds))
 
-    def _call_failed(self, call: _Call, error: Exception) -> None:
+    def _call_failed(self, call: Call, error: Exception) -> None:
         """Fails the members, but sends each of several once more alone if one of them may be to blame."""
         hopeless = isinstance(error, ServiceError) and (
             error.retryable or isinstance(error, DeadlineExceeded)
@@ -258,12 +218,12 @@ class Batcher:
                 self._queue.push_alone(item)
                 self._admission.waiting_tokens += item.length
 
-    def _fail(self, request: _Request, error: Exception) -> None:
+    def _fail(self, request: Request, error: Exception) -> None:
         if not request.future.done():
             request.future.set_exception(error)
         self._leave(request)
 
-    def _leave(self, request: _Request) -> None:
+    def _leave(self, request: Request) -> None:
         """Takes a request that is answered or given up out of the queue and out of its calls."""
         for item in request.waiting:
             if self._queue.remove(item):
@@ -272,11 +232,3 @@ class Batcher:
             if call in self._calls and all(item.owner.future.done() for item in call.items) and call.task:
                 call.task.cancel()
         self._send_soon()
-
-
-def _timeout(call: _Call, now: float) -> float | None:
-    """The latest deadline of the members: an earlier one must not take the others' answer away."""
-    deadlines = [item.owner.deadline for item in call.items]
-    if any(deadline is None for deadline in deadlines):
-        return None
-    return max(deadline for deadline in deadlines if deadline is not None) - now

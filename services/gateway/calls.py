@@ -1,0 +1,69 @@
+"""What the batcher keeps of a request that waits and of a call that is under way.
+
+Knows their facts only; who moves them is `services.gateway.batching`.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from services.gateway.queue import Waiting
+from services.tasks.base import FloatArray
+from services.tasks.encoding import Tokens
+
+Row = dict[str, FloatArray]
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """The outputs of a request: by tensor name for each text, without the batch axis.
+
+    Of several batches the longest wait and the longest call count.
+    """
+
+    rows: list[Row]
+    queue_seconds: float
+    infer_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One submitted request; times are the event loop's."""
+
+    tokens: Sequence[Tokens]
+    deadline: float | None
+    arrived: float
+    future: asyncio.Future[Batched]
+    rows: list[Row]
+    num_missing: int
+    waiting: list[Waiting["Request"]] = field(default_factory=list)
+    calls: list["Call"] = field(default_factory=list)
+    queue_seconds: float = 0.0
+    infer_seconds: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of `infer`: texts of one request or of many."""
+
+    items: list[Waiting[Request]]
+    num_rows: int
+    length: int
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def rows(self) -> list[Tokens]:
+        """The tokens of each text."""
+        return [item.owner.tokens[item.index] for item in self.items]
+
+    @property
+    def num_padded_tokens(self) -> int:
+        """What the call costs, in tokens."""
+        return self.num_rows * self.length
+
+    def timeout_seconds(self, now: float) -> float | None:
+        """Until the latest deadline of the members: an earlier one must not take the others' answer away."""
+        deadlines = [item.owner.deadline for item in self.items]
+        if any(deadline is None for deadline in deadlines):
+            return None
+        return max(deadline for deadline in deadlines if deadline is not None) - now
