@@ -19,10 +19,10 @@ TEXTS = (
     "Two hours of my life that I will never get back.",
     "The plot is thin, but the music and the actors carry it.",
 )
-# The least training that reaches 0.80 on held-out reviews on two cores, as measured.
+# The least training that is well above 0.80 on held-out reviews, as measured on two cores.
 RECIPE = (
-    "--max-train-examples 3000 --max-validation-examples 1000 --epochs 1 --max-length 128 "
-    "--batch-size 16 --learning-rate 1e-4 --evaluations-per-epoch 2"
+    "--max-train-examples 2400 --max-validation-examples 500 --epochs 1 --max-length 128 --batch-size 16 "
+    "--learning-rate 1.5e-4 --evaluations-per-epoch 1 --precision bf16"
 ).split()
 
 

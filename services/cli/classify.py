@@ -54,7 +54,8 @@ def classify(
 def _lines(file: Path | None) -> list[str]:
     if file is None and sys.stdin.isatty():
         return []
-    lines = _read(file).splitlines()
+    # Not splitlines(): a text may hold line separators of Unicode.
+    lines = _read(file).replace("\r\n", "\n").removesuffix("\n").split("\n")
     for i, line in enumerate(lines, start=1):
         if not line.strip():
             raise CliError(f"line {i} is empty: every line is one text", exit_code=USAGE)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import geometric_mean
@@ -51,27 +52,17 @@ def choose(requested: str, settings: "CliSettings") -> Choice:
 
 
 def decide(ratio: float) -> Choice:
-    """Returns the faster runtime for openvino's speed over onnxruntime's."""
-    if ratio > 1:
-        return Choice(_OPENVINO, f"{ratio:.1f}x onnxruntime here")
-    return Choice(_ONNXRUNTIME, f"{1 / ratio:.1f}x openvino here")
+    """Returns the runtime to serve with for openvino's speed over onnxruntime's."""
+    runtime = _OPENVINO if ratio >= measure.WORTHWHILE else _ONNXRUNTIME
+    return Choice(runtime, f"openvino measured at {ratio:.1f}x onnxruntime here")
 
 
 def _fitting(settings: "CliSettings", routed: Sequence[models_pb2.Version]) -> Choice:
-    if not routed:
-        return _guess()
     if refusal := _refusal(routed, _OPENVINO):
         return Choice(_ONNXRUNTIME, refusal)
     if refusal := _refusal(routed, _ONNXRUNTIME):
         return Choice(_OPENVINO, refusal)
     return _remembered(settings, routed)
-
-
-def _guess() -> Choice:
-    # No version to measure with yet. With AMX openvino was the faster one wherever it was measured.
-    if "amx_bf16" in _cpu()[1]:
-        return Choice(_OPENVINO, "this CPU has AMX; measured once a version is routed")
-    return Choice(_ONNXRUNTIME, "measured once a version is routed")
 
 
 def _refusal(routed: Sequence[models_pb2.Version], runtime: str) -> str:
@@ -86,7 +77,7 @@ def _refusal(routed: Sequence[models_pb2.Version], runtime: str) -> str:
 
 def _remembered(settings: "CliSettings", routed: Sequence[models_pb2.Version]) -> Choice:
     path = settings.resolved_home() / "run" / "runtime.json"
-    key = hashlib.sha256("\n".join([_cpu()[0], *sorted(v.digest for v in routed)]).encode()).hexdigest()
+    key = hashlib.sha256("\n".join([_cpu(), *sorted(v.digest for v in routed)]).encode()).hexdigest()
     memory = _recall(path)
     if key not in memory:
         memory[key] = asdict(decide(_measure(settings, routed[:_MEASURED_VERSIONS])))
@@ -105,6 +96,8 @@ def _recall(path: Path) -> dict[str, dict[str, str]]:
 
 def _measure(settings: "CliSettings", routed: Sequence[models_pb2.Version]) -> float:
     python = Environment(settings.resolved_triton_env()).python
+    if not routed:
+        return measure.synthetic_ratio(python)
     ratios = []
     for version in routed:
         folder = storage.local_path(version.uri)
@@ -119,11 +112,10 @@ def _read(settings: "CliSettings", model: str, version: int) -> models_pb2.Versi
     return versions.read_version(settings.resolved_repository_uri(), model, version)
 
 
-def _cpu() -> tuple[str, str]:
-    """Returns the processor's name and its flags."""
-    try:
-        lines = _CPUINFO.read_text().splitlines()
-    except OSError:
-        return platform.processor(), ""
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return facts.get("model name", platform.machine()), facts.get("flags", "")
+def _cpu() -> str:
+    """Returns the processor's name, as far as it can be known."""
+    with suppress(OSError):
+        for line in _CPUINFO.read_text(encoding="utf-8").split("\n"):
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

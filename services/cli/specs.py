@@ -19,7 +19,7 @@ from services.cli.options import number, pairs
 # What stands for "not given" (0, empty) is no default to show: the service has its own, told in the help.
 _Option = partial(typer.Option, show_default=False)
 _RUNTIMES = {"onnxruntime": job_pb2.RUNTIME_ONNXRUNTIME, "openvino": job_pb2.RUNTIME_OPENVINO}
-_PRECISIONS = {
+_PRECISIONS: dict[str, job_pb2.Precision.ValueType] = {
     "": job_pb2.PRECISION_UNSPECIFIED,
     "fp32": job_pb2.PRECISION_FP32,
     "bf16": job_pb2.PRECISION_BF16,
@@ -87,6 +87,9 @@ class TrainingOptions:
         int | None, _Option(help="Seed of everything random. Default 42.", rich_help_panel=_FIT)
     ] = None
     threads: Annotated[int, _Option(help="CPU threads; 0 = all cores.", rich_help_panel=_FIT)] = 0
+    precision: Annotated[
+        str, _Option(help="fp32, or bf16 where the processor has it. Default fp32.", rich_help_panel=_FIT)
+    ] = ""
     max_attempts: Annotated[int, _Option(help="Attempts before FAILED. Default 3.", rich_help_panel=_FIT)] = 0
 
 
@@ -193,8 +196,16 @@ def _hyperparameters(options: TrainingOptions) -> training_pb2.Hyperparameters:
         max_length=options.max_length,
         evaluations_per_epoch=options.evaluations_per_epoch,
         num_threads=options.threads,
+        precision=_precision(options.precision, "--precision"),
         **{name: value for name, value in optional.items() if value is not None},
     )
+
+
+def _precision(name: str, option: str) -> job_pb2.Precision.ValueType:
+    if name not in _PRECISIONS:
+        known = ", ".join(filter(None, _PRECISIONS))
+        raise CliError(f"{option} {name!r}: one of {known}", exit_code=USAGE)
+    return _PRECISIONS[name]
 
 
 def _target(text: str) -> conversion_pb2.Target:

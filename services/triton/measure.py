@@ -1,7 +1,7 @@
 """Which runtime is faster on this machine: runs a version's graphs through both, in turns.
 
-`faster` and `ratio` are for services; they run this very file in Triton's environment, where it prints
-one JSON object. There it knows onnxruntime, openvino and numpy, and cannot import Conch.
+`ratio` is for services; it runs this very file in Triton's environment, where it
+prints one JSON object. There it knows onnxruntime, openvino and numpy, and cannot import Conch.
 """
 
 import json
@@ -17,28 +17,11 @@ from typing import Any
 # Rows and tokens of a call: one short question, and a batch of the sort that the gateway makes.
 _SHAPES = ((1, 32), (8, 64), (16, 128))
 _SECONDS = 6.0
-# onnxruntime runs everywhere and its fp32 is exact: openvino must be worth the change.
-_WORTHWHILE = 1.15
+WORTHWHILE = 1.15
+"""onnxruntime runs everywhere and its fp32 is exact: openvino must be this much faster to be worth it."""
 _MIN_ROUNDS = 3
 
 Run = Callable[[Mapping[str, Any]], object]
-
-
-def faster(python: Path, version: Path | None, *, seconds: float = _SECONDS) -> tuple[str, float]:
-    """Returns the runtime to serve with on this machine, and openvino's speed relative to onnxruntime.
-
-    `python` is the interpreter of Triton's environment, `version` a version's folder that holds
-    model.onnx and openvino.onnx; without one a synthetic encoder is measured. Takes about `seconds`
-    and a few more. Raises RuntimeError with what went wrong.
-    """
-    if version is not None:
-        found = ratio(python, version / "model.onnx", version / "openvino.onnx", seconds=seconds)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            graph = Path(folder) / "encoder.onnx"
-            _write_encoder(graph)
-            found = ratio(python, graph, graph, seconds=seconds)
-    return ("openvino" if found >= _WORTHWHILE else "onnxruntime"), found
 
 
 def ratio(python: Path, onnxruntime_graph: Path, openvino_graph: Path, *, seconds: float = _SECONDS) -> float:
@@ -55,11 +38,15 @@ def ratio(python: Path, onnxruntime_graph: Path, openvino_graph: Path, *, second
     return float(json.loads(done.stdout)["openvino_over_onnxruntime"])
 
 
-def _write_encoder(path: Path) -> None:
+def synthetic_ratio(python: Path, *, seconds: float = _SECONDS) -> float:
+    """Returns `ratio` for a small synthetic encoder, for a machine that serves nothing yet."""
     # Imported here: this file also runs where neither Conch nor onnx is.
     from services.triton import synthetic_encoder
 
-    synthetic_encoder.write(path)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "encoder.onnx"
+        synthetic_encoder.write(graph)
+        return ratio(python, graph, graph, seconds=seconds)
 
 
 def _measure(onnxruntime_graph: str, openvino_graph: str, seconds: float) -> dict[str, object]:

@@ -20,13 +20,12 @@ def conch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conch]:
 @pytest.fixture(scope="session")
 def sentiment(conch: Conch, reviews: Path) -> Shipped:
     """A served version in fp32 with 500 held-out reviews."""
-    recipe = (
-        "--epochs 1 --max-length 64 --learning-rate 2e-4 --evaluations-per-epoch 1 --validation-fraction 0.4"
-    )
-    sample = "--max-train-examples 640 --max-validation-examples 500 --parity-examples 200"
+    recipe = "--epochs 1 --max-length 64 --batch-size 8 --learning-rate 2e-4 --evaluations-per-epoch 1"
+    sample = "--validation-fraction 0.4 --max-train-examples 480 --max-validation-examples 500"
+    proof = "--precision bf16 --parity-examples 200"
     result = conch(
         "ship", str(reviews), "--model", "sentiment", "--base-model", str(minilm()), "--id", "sentiment-1",
-        *recipe.split(), *sample.split(),
+        *recipe.split(), *sample.split(), *proof.split(),
     )  # fmt: skip
     return Shipped(
         result=result,
