@@ -16,7 +16,7 @@ from examples.stack import Conch, running
 MODEL = "sentiment"
 TEXTS = (
     "A tender, funny film that I could watch again tomorrow.",
-    "Two hours of my life that I will never get back.",
+    "A complete waste of time: dull, badly acted and far too long.",
     "The plot is thin, but the music and the actors carry it.",
 )
 # The least training that is well above 0.80 on held-out reviews, as measured on two cores.

@@ -132,7 +132,7 @@ class FakeGateway:
         num_tokens = len(text.split()) + len(pair.split()) + 2
         return inference_pb2.Classification(
             labels=[inference_pb2.LabelScore(label=label, score=score) for label, score in ranked],
-            tokens=inference_pb2.InputTokens(num_tokens=num_tokens, num_input_tokens=num_tokens),
+            tokens=inference_pb2.InputTokens(num_tokens=num_tokens),
         )
 
 

@@ -161,7 +161,7 @@ def classifications(texts: Sequence[str], answer: inference_pb2.ClassifyResponse
     for text, row in zip(texts, answer.classifications, strict=True):
         best, *others = row.labels
         rest = " ".join(f"{o.label} {o.score:.3f}" for o in others)
-        cut = f" [cut: {row.tokens.num_tokens} of {row.tokens.num_input_tokens} tokens read]"
+        cut = f" [cut: {row.tokens.num_tokens} tokens read]"
         shown = shorten(text) + (cut if row.tokens.truncated else "")
         lines.add_row(best.label, f"{best.score:.3f}", rest, Text(shown))
     return Group(lines, served_by(answer))

@@ -107,7 +107,7 @@ class Batcher:
 
         Stops early after `limit_seconds`. Raises what `infer` raises.
         """
-        row, started = Tokens([self._pad_id], [0], 1), self._loop.time()
+        row, started = Tokens([self._pad_id], [0]), self._loop.time()
         for num_rows, length in self._shapes.all():
             if limit_seconds is not None and self._loop.time() - started >= limit_seconds:
                 return

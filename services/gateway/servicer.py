@@ -57,9 +57,7 @@ class _Classify:
 
 def input_tokens(tokens: Tokens) -> inference_pb2.InputTokens:
     """Returns how a text was read."""
-    return inference_pb2.InputTokens(
-        num_tokens=len(tokens), truncated=tokens.truncated, num_input_tokens=tokens.num_input_tokens
-    )
+    return inference_pb2.InputTokens(num_tokens=len(tokens), truncated=tokens.truncated)
 
 
 _CLASSIFY = _Classify()

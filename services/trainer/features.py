@@ -27,12 +27,12 @@ class Features(Dataset[tuple[Tokens, Any]]):
         self.targets = targets
         self._ids: list[np.ndarray[Any, np.dtype[np.int32]]] = []
         self._types: list[np.ndarray[Any, np.dtype[np.int8]]] = []
-        self._totals: list[int] = []
+        self._truncated: list[bool] = []
         for start in range(0, len(examples), _ENCODE_AT_ONCE):
             for tokens in encode(encoder, examples[start : start + _ENCODE_AT_ONCE]):
                 self._ids.append(np.asarray(tokens.input_ids, dtype=np.int32))
                 self._types.append(np.asarray(tokens.token_type_ids, dtype=np.int8))
-                self._totals.append(tokens.num_input_tokens)
+                self._truncated.append(tokens.truncated)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -42,7 +42,7 @@ class Features(Dataset[tuple[Tokens, Any]]):
 
     def tokens(self, index: int) -> Tokens:
         """Returns the tokens of one example."""
-        return Tokens(self._ids[index].tolist(), self._types[index].tolist(), self._totals[index])
+        return Tokens(self._ids[index].tolist(), self._types[index].tolist(), self._truncated[index])
 
     @property
     def lengths(self) -> list[int]:
@@ -52,7 +52,7 @@ class Features(Dataset[tuple[Tokens, Any]]):
     @property
     def num_truncated(self) -> int:
         """How many examples lost tokens to truncation."""
-        return sum(total > len(ids) for total, ids in zip(self._totals, self._ids, strict=True))
+        return sum(self._truncated)
 
 
 class LengthGroupedBatches(Sampler[list[int]]):

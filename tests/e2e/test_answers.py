@@ -57,7 +57,7 @@ def test_an_answer_says_who_gave_it(conch: Conch, sentiment: Shipped) -> None:
 def test_a_text_beyond_the_models_length_is_truncated_and_says_so(conch: Conch, sentiment: Shipped) -> None:
     with Client(conch.gateway) as client:
         tokens = client.classify(["good " * 100], model="sentiment").classifications[0].tokens
-    assert (tokens.truncated, tokens.num_tokens, tokens.num_input_tokens) == (True, 64, 102)
+    assert (tokens.truncated, tokens.num_tokens) == (True, 64)
 
 
 def test_concurrent_calls_through_two_gateways_give_the_answers_of_one_by_one_calls(

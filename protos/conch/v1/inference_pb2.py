@@ -26,7 +26,7 @@ from conch.v1 import job_pb2 as conch_dot_v1_dot_job__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63onch/v1/inference.proto\x12\x08\x63onch.v1\x1a\x12\x63onch/v1/job.proto\x1a\x1egoogle/protobuf/duration.proto\"c\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05texts\x18\x03 \x03(\t\x12\x12\n\ntext_pairs\x18\x04 \x03(\t\x12\r\n\x05top_k\x18\x05 \x01(\r\"\x90\x01\n\x10\x43lassifyResponse\x12\x31\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32\x18.conch.v1.Classification\x12%\n\tserved_by\x18\x02 \x01(\x0b\x32\x12.conch.v1.ServedBy\x12\"\n\x07timings\x18\x03 \x01(\x0b\x32\x11.conch.v1.Timings\"]\n\x0e\x43lassification\x12$\n\x06labels\x18\x01 \x03(\x0b\x32\x14.conch.v1.LabelScore\x12%\n\x06tokens\x18\x02 \x01(\x0b\x32\x15.conch.v1.InputTokens\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"N\n\x0bInputTokens\x12\x12\n\nnum_tokens\x18\x01 \x01(\r\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x12\x18\n\x10num_input_tokens\x18\x03 \x01(\r\"\xa4\x01\n\x08ServedBy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x17\n\x0f\x61rtifact_digest\x18\x03 \x01(\t\x12&\n\tprecision\x18\x04 \x01(\x0e\x32\x13.conch.v1.Precision\x12\"\n\x07runtime\x18\x05 \x01(\x0e\x32\x11.conch.v1.Runtime\x12\x13\n\x0buncertified\x18\x06 \x01(\x08\"\xdf\x01\n\x07Timings\x12+\n\x08tokenize\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05infer\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration2U\n\x10InferenceService\x12\x41\n\x08\x43lassify\x12\x19.conch.v1.ClassifyRequest\x1a\x1a.conch.v1.ClassifyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63onch/v1/inference.proto\x12\x08\x63onch.v1\x1a\x12\x63onch/v1/job.proto\x1a\x1egoogle/protobuf/duration.proto\"c\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05texts\x18\x03 \x03(\t\x12\x12\n\ntext_pairs\x18\x04 \x03(\t\x12\r\n\x05top_k\x18\x05 \x01(\r\"\x90\x01\n\x10\x43lassifyResponse\x12\x31\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32\x18.conch.v1.Classification\x12%\n\tserved_by\x18\x02 \x01(\x0b\x32\x12.conch.v1.ServedBy\x12\"\n\x07timings\x18\x03 \x01(\x0b\x32\x11.conch.v1.Timings\"]\n\x0e\x43lassification\x12$\n\x06labels\x18\x01 \x03(\x0b\x32\x14.conch.v1.LabelScore\x12%\n\x06tokens\x18\x02 \x01(\x0b\x32\x15.conch.v1.InputTokens\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"4\n\x0bInputTokens\x12\x12\n\nnum_tokens\x18\x01 \x01(\r\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\xa4\x01\n\x08ServedBy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x17\n\x0f\x61rtifact_digest\x18\x03 \x01(\t\x12&\n\tprecision\x18\x04 \x01(\x0e\x32\x13.conch.v1.Precision\x12\"\n\x07runtime\x18\x05 \x01(\x0e\x32\x11.conch.v1.Runtime\x12\x13\n\x0buncertified\x18\x06 \x01(\x08\"\xdf\x01\n\x07Timings\x12+\n\x08tokenize\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05infer\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration2U\n\x10InferenceService\x12\x41\n\x08\x43lassify\x12\x19.conch.v1.ClassifyRequest\x1a\x1a.conch.v1.ClassifyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,11 +42,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LABELSCORE']._serialized_start=433
   _globals['_LABELSCORE']._serialized_end=475
   _globals['_INPUTTOKENS']._serialized_start=477
-  _globals['_INPUTTOKENS']._serialized_end=555
-  _globals['_SERVEDBY']._serialized_start=558
-  _globals['_SERVEDBY']._serialized_end=722
-  _globals['_TIMINGS']._serialized_start=725
-  _globals['_TIMINGS']._serialized_end=948
-  _globals['_INFERENCESERVICE']._serialized_start=950
-  _globals['_INFERENCESERVICE']._serialized_end=1035
+  _globals['_INPUTTOKENS']._serialized_end=529
+  _globals['_SERVEDBY']._serialized_start=532
+  _globals['_SERVEDBY']._serialized_end=696
+  _globals['_TIMINGS']._serialized_start=699
+  _globals['_TIMINGS']._serialized_end=922
+  _globals['_INFERENCESERVICE']._serialized_start=924
+  _globals['_INFERENCESERVICE']._serialized_end=1009
 # @@protoc_insertion_point(module_scope)

@@ -150,21 +150,17 @@ class InputTokens(google.protobuf.message.Message):
 
     NUM_TOKENS_FIELD_NUMBER: builtins.int
     TRUNCATED_FIELD_NUMBER: builtins.int
-    NUM_INPUT_TOKENS_FIELD_NUMBER: builtins.int
     num_tokens: builtins.int
     """Tokens that the model read, special tokens included."""
     truncated: builtins.bool
     """True if the input was longer and its end was cut off."""
-    num_input_tokens: builtins.int
-    """Tokens of the whole input, special tokens included; equals num_tokens unless truncated."""
     def __init__(
         self,
         *,
         num_tokens: builtins.int = ...,
         truncated: builtins.bool = ...,
-        num_input_tokens: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["num_input_tokens", b"num_input_tokens", "num_tokens", b"num_tokens", "truncated", b"truncated"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["num_tokens", b"num_tokens", "truncated", b"truncated"]) -> None: ...
 
 Global___InputTokens: typing_extensions.TypeAlias = InputTokens
 

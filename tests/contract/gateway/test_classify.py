@@ -79,8 +79,8 @@ async def test_top_k_bounds_the_labels_and_more_than_there_are_means_all(stack: 
 async def test_a_text_beyond_the_models_length_is_cut_and_says_so(stack: Stack) -> None:
     answer = await stack.inference.Classify(request("word " * 100, "short"), timeout=20)
     long, short = (c.tokens for c in answer.classifications)
-    assert (long.num_tokens, long.truncated, long.num_input_tokens) == (MAX_LENGTH, True, 102)
-    assert (short.num_tokens, short.truncated, short.num_input_tokens) == (3, False, 3)
+    assert (long.num_tokens, long.truncated) == (MAX_LENGTH, True)
+    assert (short.num_tokens, short.truncated) == (3, False)
 
 
 async def test_pairs_are_read_as_pairs(stack: Stack) -> None:

@@ -17,7 +17,7 @@ SHAPES = Shapes((8, 16, 32, 64), (), token_budget=256, max_rows=8, call_tokens=0
 
 
 def text(num_tokens: int, first: int = 1) -> Tokens:
-    return Tokens([first] * num_tokens, [0] * num_tokens, num_tokens)
+    return Tokens([first] * num_tokens, [0] * num_tokens)
 
 
 def answer(inputs: Mapping[str, IntArray]) -> dict[str, FloatArray]:

@@ -24,7 +24,7 @@ class OneTokenEach:
     """Encodes the text "7" as the single token 7."""
 
     def encode(self, texts: list[str], pairs: list[str]) -> list[Tokens]:
-        return [Tokens([int(text)], [0], 1) for text in texts]
+        return [Tokens([int(text)], [0]) for text in texts]
 
 
 def golden(logits: Any = LOGITS) -> list[models_pb2.GoldenExample]:

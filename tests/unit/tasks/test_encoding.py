@@ -42,7 +42,7 @@ def test_texts_become_the_tokens_that_transformers_makes(
     assert [t.input_ids for t in got] == want["input_ids"]
     assert [t.token_type_ids for t in got] == want["token_type_ids"]
     whole = theirs(batch, verbose=False)["input_ids"]
-    assert [t.num_input_tokens for t in got] == [len(ids) for ids in whole]
+    assert [t.truncated for t in got] == [len(ids) > max_length for ids in whole]
 
 
 @settings(max_examples=150, deadline=None)
@@ -56,13 +56,28 @@ def test_pairs_become_the_tokens_that_transformers_makes(
     assert [t.input_ids for t in got] == want["input_ids"]
     assert [t.token_type_ids for t in got] == want["token_type_ids"]
     whole = theirs(firsts, seconds, verbose=False)["input_ids"]
-    assert [t.num_input_tokens for t in got] == [len(ids) for ids in whole]
+    assert [t.truncated for t in got] == [len(ids) > max_length for ids in whole]
 
 
-def test_a_text_beyond_the_length_says_how_long_it_was() -> None:
+def test_a_text_beyond_the_length_says_that_it_was_cut() -> None:
     [short, long] = ours(16).encode(["fine", "fine " * 100])
-    assert (len(short), short.num_input_tokens, short.truncated) == (3, 3, False)
-    assert (len(long), long.num_input_tokens, long.truncated) == (16, 102, True)
+    assert (len(short), short.truncated) == (3, False)
+    assert (len(long), long.truncated) == (16, True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["film", "unbelievably", "\u00e9t\u00e9", "\u00ad", "\x07", "\u4f60\u597d"]),
+        max_size=90,
+    )
+)
+def test_what_lies_beyond_the_words_that_matter_changes_nothing(theirs: Any, words: list[str]) -> None:
+    text = " ".join(words)
+    want = theirs(text, truncation=True, max_length=8)["input_ids"]
+    [got] = ours(8).encode([text])
+    assert got.input_ids == want
+    assert got.truncated is (len(theirs(text, verbose=False)["input_ids"]) > 8)
 
 
 def test_the_side_that_is_cut_is_the_tokenizers_own(tmp_path: Path) -> None:
@@ -74,7 +89,7 @@ def test_the_side_that_is_cut_is_the_tokenizers_own(tmp_path: Path) -> None:
 
 
 def test_rows_are_padded_on_the_right_and_extra_rows_hold_one_token() -> None:
-    arrays = pad([Tokens([5, 6, 7], [0, 0, 1], 3), Tokens([8], [0], 1)], 4, 9, batch=3)
+    arrays = pad([Tokens([5, 6, 7], [0, 0, 1]), Tokens([8], [0])], 4, 9, batch=3)
     assert arrays["input_ids"].tolist() == [[5, 6, 7, 9], [8, 9, 9, 9], [9, 9, 9, 9]]
     assert arrays["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
     assert arrays["token_type_ids"].tolist() == [[0, 0, 1, 0], [0] * 4, [0] * 4]
