@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable
 
 from benchmarks import prepared, texts
-from benchmarks.direct import Direct
+from benchmarks.direct import Direct, Through, seconds
 from benchmarks.inprocess import InProcess
 from benchmarks.load import Callers, Load
 from benchmarks.prepared import FP32, INT8, MAX_LENGTH, MODEL
@@ -57,13 +57,15 @@ class Bench:
 
     def against_direct_triton(self, gateway: Gateway) -> None:
         """One caller, 128 tokens: median latency through the gateway over tritonclient's own."""
-        text, direct = texts.of_tokens(self.texts, self.lengths, 128), Direct(gateway.triton)
-        direct.latencies(text, 20)
-        self._load(gateway, [text] * 20, callers=1)
+        text = texts.of_tokens(self.texts, self.lengths, 128)
+        through, direct = Through(gateway.target), Direct(gateway.triton)
 
         def one_round() -> float:
-            through = statistics.median(self._load(gateway, [text] * 60, callers=1).latencies)
-            return through / statistics.median(direct.latencies(text, 60))
+            pairs = [(seconds(through, text), seconds(direct, text)) for _ in range(80)]
+            ours, theirs = map(statistics.median, zip(*pairs, strict=True))
+            return float(ours / theirs)
+
+        one_round()
 
         self._report("gateway_over_direct_triton_p50", one_round)
 

@@ -1,6 +1,7 @@
 """`python -m services.gateway`: reads the settings, wires the parts, serves until SIGTERM, drains."""
 
 import asyncio
+import gc
 import sys
 from dataclasses import dataclass
 
@@ -53,6 +54,8 @@ async def serve(settings: GatewaySettings) -> None:
         gateway = await Gateway.start(settings)
     except OSError as error:
         raise CannotStartError(error.strerror or str(error)) from error
+    # What stands after the start stands for good; looking through it again and again cost 3% of a call.
+    gc.freeze()
     await stopped
     await gateway.drain()
 
