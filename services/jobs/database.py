@@ -4,6 +4,8 @@ Knows what differs between SQLite and PostgreSQL; knows nothing about what the t
 driver raises becomes BackendUnavailable here; no message ever holds the password.
 """
 
+import fcntl
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from sqlalchemy.exc import (
     DataError,
     IntegrityError,
     InterfaceError,
+    OperationalError,
     ProgrammingError,
     SQLAlchemyError,
 )
@@ -137,8 +140,16 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _enter_wal_mode(connection: Connection) -> None:
-    if connection.dialect.name == "sqlite":
-        connection.connection.cursor().execute("PRAGMA journal_mode=WAL")
+    path = connection.engine.url.database
+    if connection.dialect.name != "sqlite" or not path:
+        return
+    # SQLite fails at once, busy timeout or not, where two processes change the mode of a new file.
+    with open(f"{path}.lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            connection.connection.cursor().execute("PRAGMA journal_mode=WAL")
+        except sqlite3.Error as error:
+            raise OperationalError("PRAGMA journal_mode=WAL", None, error) from error
 
 
 def _lock_all(connection: Connection) -> None:
