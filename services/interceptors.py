@@ -6,6 +6,7 @@ Knows grpc.aio; knows nothing about any one service.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
-from services.errors import InvalidRequest, ServiceError, internal_status
+from services.errors import BackendUnavailable, InvalidRequest, ServiceError, internal_status
 
 log = structlog.get_logger(__name__)
 
@@ -68,17 +69,16 @@ class GuardedServer(grpc.aio.Server):
         await self._server.start()
 
     async def stop(self, grace: float | None) -> None:
-        """Takes no new rpc, and ends once the guarded ones did or `grace` seconds passed.
+        """Refuses new rpcs, and ends once the guarded ones did or `grace` seconds passed.
 
         Others are not waited for: somebody who watches health would hold every stop up for all of `grace`.
         """
-        stopping = asyncio.ensure_future(self._server.stop(grace))
-        idle = asyncio.ensure_future(self._calls.idle.wait())
-        await asyncio.wait([stopping, idle], return_when=asyncio.FIRST_COMPLETED)
-        idle.cancel()
-        # An answer leaves only after its handler returned.
+        self._calls.draining = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._calls.idle.wait(), grace or 0.0)
+        # An answer leaves only after its handler returned. Stopped once and no sooner: of two stops under way
+        # at a time one destroys the server under the other's feet (grpcio 1.85: a segmentation fault).
         await self._server.stop(min(grace or 0.0, _SEND_SECONDS))
-        await stopping
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # grpc's
         return await self._server.wait_for_termination(timeout)
@@ -97,6 +97,7 @@ class _Calls:
     def __init__(self, observe: Observe | None) -> None:
         self.idle = asyncio.Event()
         self.idle.set()
+        self.draining = False
         self._observe = observe
         self._num_running = 0
 
@@ -105,6 +106,11 @@ class _Calls:
         self._num_running += 1
         self.idle.clear()
         return time.perf_counter()
+
+    def refuse_if_draining(self) -> None:
+        """Raises BackendUnavailable once the server is about to go."""
+        if self.draining:
+            raise BackendUnavailable("this server is about to stop", reason="SERVER_STOPPING")
 
     def end(self, method: str, code: int, started: float) -> None:
         self._num_running -= 1
@@ -156,6 +162,7 @@ def _guard_unary(
         started = calls.begin()
         code = code_pb2.OK
         try:
+            calls.refuse_if_draining()
             _refuse_undecodable(request)
             return await behavior(request, context)
         except BaseException as error:
@@ -174,6 +181,7 @@ def _guard_stream(
         started = calls.begin()
         code = code_pb2.OK
         try:
+            calls.refuse_if_draining()
             _refuse_undecodable(request)
             async for response in behavior(request, context):
                 yield response
