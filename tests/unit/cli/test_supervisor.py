@@ -109,7 +109,7 @@ async def test_waits_between_restarts_double_up_to_a_limit() -> None:
 
 
 async def test_a_program_that_ends_while_starting_fails_with_its_last_line(stage: Stage) -> None:
-    dies = stage.program("b", "import sys; print('first'); sys.exit('port 1 is taken')")
+    dies = stage.program("b", "import sys; print('first', flush=True); sys.exit('port 1 is taken')")
     supervisor = stage.supervise(stage.program("a"), dies, stage.program("c"))
     with pytest.raises(CliError, match=r"b did not start: port 1 is taken \(log: .*b\.log\)"):
         await supervisor.start()
