@@ -39,7 +39,7 @@ protos: setup ## Generate the code of protos/conch/v1 anew
 	scripts/protos.sh
 
 bench: setup ## Measure; prints lines `ratio <name> <value>`
-	@$(PYTHON) -m benchmarks
+	@$(PYTHON) -m benchmarks $(ARGS)
 
 golden: setup ## Refresh tests/golden on purpose; look at the diff before you commit it
 	CONCH_GOLDEN=1 $(PYTHON) -m pytest tests -k golden
