@@ -66,7 +66,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         if path is None:
             obstore.put(*_object(uri), data)
         else:
-            with _whole(path) as partial:
+            with whole(path) as partial:
                 partial.write_bytes(data)
 
 
@@ -78,7 +78,7 @@ def upload_file(source: Path, uri: str) -> None:
             with source.open("rb") as stream:
                 obstore.put(*_object(uri), stream)
         else:
-            with _whole(path) as partial:
+            with whole(path) as partial:
                 shutil.copyfile(source, partial)
 
 
@@ -87,7 +87,7 @@ def bring_file(uri: str, target: Path) -> None:
     path = local_path(uri)
     with translated(uri):
         if path is None:
-            with _whole(target) as partial:
+            with whole(target) as partial:
                 _download(uri, partial)
         else:
             link_or_copy(path, target)
@@ -102,7 +102,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
-        with _whole(target) as partial:
+        with whole(target) as partial:
             shutil.copyfile(source, partial)
 
 
@@ -160,6 +160,21 @@ def remove(uri: str) -> None:
 
 
 @contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yields the path to write to; puts it in the place of `path` once it is safely on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        yield partial
+        _flush(partial)
+        partial.replace(path)
+        _flush(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
 def translated(uri: str) -> Iterator[None]:
     """Turns what file systems and object stores raise into ServiceErrors that name `uri`."""
     try:
@@ -190,21 +205,6 @@ def _store_error(uri: str, error: Exception) -> ServiceError:
         return NotReady(f"no space left to write {uri}", reason="DISK_FULL")
     summary = str(error).partition("\n")[0]
     return BackendUnavailable(f"storage did not answer for {uri}: {summary}", reason="STORAGE_UNAVAILABLE")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Yields the path to write to; puts it in the place of `path` once it is safely on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        yield partial
-        _flush(partial)
-        partial.replace(path)
-        _flush(path.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _flush(path: Path) -> None:

@@ -4,16 +4,15 @@ Knows conch.v1.Routes as JSON on a local disk; knows nothing about Triton or abo
 """
 
 import itertools
-import os
 import random
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from google.protobuf import json_format
 from watchfiles import Change, awatch
 
 from conch.v1 import models_pb2
+from services import stores
 from services.errors import InvalidRequest, NotReady, Violation
 from services.repository import layout
 
@@ -57,15 +56,11 @@ class RoutesFile:
 
     def write(self, routes: models_pb2.Routes) -> None:
         """Replaces the file as a whole: a reader or a crash sees old or new. Raises NotReady(DISK_FULL)."""
-        partial = self.path.with_name(f".{self.path.name}.partial")
+        text = json_format.MessageToJson(sort(routes), indent=2) + "\n"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(partial, json_format.MessageToJson(sort(routes), indent=2) + "\n")
-            partial.replace(self.path)
-            _sync_folder(self.path.parent)
+            with stores.whole(self.path) as partial:
+                partial.write_text(text, encoding="utf-8")
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
             raise NotReady(f"cannot write {self.path}: {error.strerror}", reason="DISK_FULL") from error
 
     async def looks(self) -> AsyncIterator[bool]:
@@ -179,18 +174,3 @@ async def _ticks(path: Path) -> AsyncIterator[None]:
         yield_on_timeout=True,
     ):
         yield
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

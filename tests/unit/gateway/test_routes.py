@@ -1,6 +1,7 @@
 """The routes file: what it may say, how it is written, how an edit is seen, and the draw by weight."""
 
 import asyncio
+import os
 import random
 import stat
 from collections import Counter
@@ -93,7 +94,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_the_old_routes(tmp_path: Path) -> None:
     file = RoutesFile(tmp_path / "routes.json")
     file.write(models_pb2.Routes(routes=[route("a", v1=1)]))
-    (tmp_path / ".routes.json.partial").mkdir()  # stands in the way also of root, whom no mode stops
+    (
+        tmp_path / f".routes.json.{os.getpid()}.partial"
+    ).mkdir()  # stands in the way also of root, whom no mode stops
     with pytest.raises(NotReady, match="cannot write"):
         file.write(models_pb2.Routes(routes=[route("a", v2=1)]))
     assert file.read().routes[0].versions[0].version == 1
