@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from conch.client import Conch as Client
-from conch.v1 import job_pb2
 from examples.assets import minilm, movie_reviews
 from examples.stack import Conch, running
+from services.targets import target_name
 
 MODEL = "sentiment"
 TEXTS = (
@@ -48,8 +48,8 @@ def _show_answers(conch: Conch) -> int:
         best = result.labels[0]
         print(f"  {best.label}  {best.score:.3f}  {result.tokens.num_tokens:>3} tokens  {text}")
     by = answer.served_by
-    runtime, precision = job_pb2.Runtime.Name(by.runtime), job_pb2.Precision.Name(by.precision)
-    print(f"  served by {by.model}@{by.version} {runtime} {precision} artifact {by.artifact_digest[:12]}")
+    target = target_name(by.runtime, by.precision)
+    print(f"  served by {by.model}@{by.version} {target} artifact {by.artifact_digest[:12]}")
     return by.version
 
 

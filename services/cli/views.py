@@ -12,6 +12,7 @@ from conch.errors import from_status
 from conch.v1 import inference_pb2, job_pb2, models_pb2
 from services.cli.failures import describe
 from services.cli.job_kinds import Job
+from services.targets import precision_name, runtime_name, target_name
 
 
 def table(*columns: str) -> Table:
@@ -80,7 +81,12 @@ def verdicts(found: Sequence[job_pb2.Verdict]) -> RenderableType:
             passed = Text("yes", "green") if figure.passed else Text("no", "red")
             value, limit = f"{figure.value:.3g}", f"{figure.limit:.3g}"
             lines.add_row(
-                runtime(verdict.runtime), precision(verdict.precision), figure.name, value, limit, passed
+                runtime_name(verdict.runtime),
+                precision_name(verdict.precision),
+                figure.name,
+                value,
+                limit,
+                passed,
             )
     return lines
 
@@ -91,18 +97,8 @@ def verdict_line(verdict: job_pb2.Verdict) -> str:
         f"{f.name} {f.value:.3g} ({'<=' if f.passed else 'ABOVE'} {f.limit:.3g})" for f in verdict.figures
     )
     word = "certified" if verdict.passed else "not certified"
-    name = f"{runtime(verdict.runtime)} {precision(verdict.precision)}"
+    name = target_name(verdict.runtime, verdict.precision)
     return f"{name} {word} on {verdict.num_examples} examples: {figures}"
-
-
-def runtime(value: job_pb2.Runtime.ValueType) -> str:
-    """Returns onnxruntime for RUNTIME_ONNXRUNTIME."""
-    return job_pb2.Runtime.Name(value).removeprefix("RUNTIME_").lower()
-
-
-def precision(value: job_pb2.Precision.ValueType) -> str:
-    """Returns fp32 for PRECISION_FP32."""
-    return job_pb2.Precision.Name(value).removeprefix("PRECISION_").lower()
 
 
 def models(found: Iterable[models_pb2.Model]) -> RenderableType:
@@ -173,7 +169,7 @@ def served_by(answer: inference_pb2.ClassifyResponse) -> str:
     uncertified = " UNCERTIFIED" if by.uncertified else ""
     milliseconds = answer.timings.total.ToMicroseconds() / 1000
     return (
-        f"served by {by.model}@{by.version} {runtime(by.runtime)} {precision(by.precision)}"
+        f"served by {by.model}@{by.version} {target_name(by.runtime, by.precision)}"
         f" digest {by.artifact_digest[:12]}{uncertified} in {milliseconds:.1f} ms"
     )
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from conch.v1 import job_pb2, models_pb2
-from services.converter import runtimes
 from services.errors import NotReady
+from services.targets import target_name
 
 FILE = "certificate.json"
 
@@ -34,7 +34,7 @@ def issue(
 
 
 def _shortfalls(verdict: job_pb2.Verdict) -> list[str]:
-    target = runtimes.name(verdict.runtime, verdict.precision)
+    target = target_name(verdict.runtime, verdict.precision)
     return [
         f"{target} {figure.name} {figure.value:.4g} is above its limit {figure.limit:.4g}"
         for figure in verdict.figures

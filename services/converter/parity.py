@@ -17,6 +17,7 @@ from services import storage
 from services.converter import runtimes
 from services.converter.checkpoint import Checkpoint, golden_outputs
 from services.errors import NotReady
+from services.repository import layout
 from services.tasks import Outputs, Task, TensorSpec
 from services.tasks.base import FloatArray, IntArray
 from services.tasks.encoding import Encoder, Tokens, pad
@@ -96,7 +97,7 @@ def judge(
     check: Callable[[], None],
 ) -> job_pb2.Verdict:
     """Returns the verdict on `target`'s file in `folder`; `limits` override the task's own by name."""
-    path = folder / runtimes.FILES[target.runtime]
+    path = folder / layout.served_file(target.runtime)
     candidate = run_batches(held.batches, runtimes.open_graph(path, target.runtime), check)
     values = held.task.compare(held.reference, candidate, held.targets)
     allowed = {**_attainable(held.task, target.precision, len(held.targets)), **limits}

@@ -29,7 +29,8 @@ from services.converter.checkpoint import Checkpoint
 from services.errors import Cancelled, NotFound, NotReady
 from services.jobs import worker
 from services.jobs.reporting import Reporter
-from services.repository import publishing, versions
+from services.repository import layout, publishing, versions
+from services.targets import target_name
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +72,7 @@ def _convert(order: worker_pb2.WorkOrder, report: Reporter) -> None:
     held = parity.hold(source, inputs, num_examples=spec.num_parity_examples, check=stages.check)
     verdicts = []
     for target in spec.targets:
-        stages.begin(f"parity {runtimes.name(target.runtime, target.precision)}")
+        stages.begin(f"parity {target_name(target.runtime, target.precision)}")
         verdicts.append(parity.judge(target, held, folder=folder, limits=spec.limits, check=stages.check))
         report.event(verdict=verdicts[-1])
     _warn_of_emulation(report, spec.targets)
@@ -149,14 +150,14 @@ def _laid_out(
     stages: _Stages,
 ) -> Path:
     """Fills the version's folder with all but certificate and manifest, and returns it."""
-    model = folder / runtimes.FILES[job_pb2.RUNTIME_ONNXRUNTIME]
+    model = folder / layout.served_file(job_pb2.RUNTIME_ONNXRUNTIME)
     if _wants_int8(targets):
         stages.begin("quantize")
         quantize.quantize(portable, model)
     else:
         _link(portable, model)
     if any(target.runtime == job_pb2.RUNTIME_OPENVINO for target in targets):
-        _link(portable, folder / runtimes.FILES[job_pb2.RUNTIME_OPENVINO])
+        _link(portable, folder / layout.served_file(job_pb2.RUNTIME_OPENVINO))
     for name in ("tokenizer.json", "golden.json"):
         shutil.copyfile(source.folder / name, folder / name)
     return folder

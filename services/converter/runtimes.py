@@ -15,18 +15,6 @@ from services.tasks.base import FloatArray, IntArray
 
 Run = Callable[[Mapping[str, IntArray]], dict[str, FloatArray]]
 
-FILES: dict[job_pb2.Runtime.ValueType, str] = {
-    job_pb2.RUNTIME_ONNXRUNTIME: "model.onnx",
-    job_pb2.RUNTIME_OPENVINO: "openvino.onnx",
-}
-"""The file of a version that each runtime reads."""
-
-
-def name(runtime: job_pb2.Runtime.ValueType, precision: job_pb2.Precision.ValueType) -> str:
-    """Returns what people call a target, such as "openvino bf16"."""
-    runtime_name = job_pb2.Runtime.Name(runtime).removeprefix("RUNTIME_").lower()
-    return f"{runtime_name} {job_pb2.Precision.Name(precision).removeprefix('PRECISION_').lower()}"
-
 
 def has_bf16() -> bool:
     """Returns whether this machine's CPU computes in bf16; OpenVINO takes fp32 where it does not."""

@@ -20,20 +20,14 @@ from tritonclient.grpc.model_config_pb2 import (
 )
 
 from conch.v1 import job_pb2
-from services.converter import runtimes
+from services.repository import layout
+from services.targets import runtime_name
 from services.tasks import Task, TensorSpec
 
 MAX_BATCH_SIZE = 64
 """Most rows that one onnxruntime call takes. The gateway batches by tokens and stays below it."""
 
-CONFIG_FILES: dict[job_pb2.Runtime.ValueType, str] = {
-    job_pb2.RUNTIME_ONNXRUNTIME: "config.pbtxt",
-    job_pb2.RUNTIME_OPENVINO: "configs/openvino.pbtxt",
-}
-"""Where a runtime's config lies in the model's folder."""
-
 _HEADER = "# Made by Conch from the task's TensorSpecs; a conversion that would change it is refused.\n"
-_BACKENDS = {job_pb2.RUNTIME_ONNXRUNTIME: "onnxruntime", job_pb2.RUNTIME_OPENVINO: "openvino"}
 _DTYPES = {"int64": DataType.TYPE_INT64, "int32": DataType.TYPE_INT32, "float32": DataType.TYPE_FP32}
 
 # 0 = as many threads as the machine has cores, for both runtimes.
@@ -54,7 +48,7 @@ _WARMUP_SHAPES = ((1, 8), (8, 8))
 
 def config_texts(model: str, task: Task, inputs: Sequence[TensorSpec]) -> dict[str, str]:
     """Returns the text of every runtime's config by its path in the model's folder."""
-    return {path: config_text(model, task, inputs, runtime) for runtime, path in CONFIG_FILES.items()}
+    return {layout.config_file(runtime): config_text(model, task, inputs, runtime) for runtime in _PARAMETERS}
 
 
 def config_text(
@@ -84,8 +78,8 @@ def config_text(
 def _base(model: str, runtime: job_pb2.Runtime.ValueType) -> ModelConfig:
     return ModelConfig(
         name=model,
-        backend=_BACKENDS[runtime],
-        default_model_filename=runtimes.FILES[runtime],
+        backend=runtime_name(runtime),
+        default_model_filename=layout.served_file(runtime),
         version_policy=ModelVersionPolicy(all=ModelVersionPolicy.All()),
         instance_group=[ModelInstanceGroup(count=1, kind=ModelInstanceGroup.KIND_CPU)],
         parameters={key: ModelParameter(string_value=value) for key, value in _PARAMETERS[runtime].items()},

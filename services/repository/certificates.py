@@ -6,6 +6,7 @@ from conch.v1 import job_pb2, models_pb2
 from services import storage
 from services.errors import NotReady
 from services.repository import layout
+from services.targets import runtime_name
 
 
 def check(version: models_pb2.Version, runtime: "job_pb2.Runtime.ValueType | str") -> job_pb2.Verdict:
@@ -15,7 +16,7 @@ def check(version: models_pb2.Version, runtime: "job_pb2.Runtime.ValueType | str
     and figure or file, if there is no certificate, none for this runtime, a failed one, or one that
     was issued for other files or another version.
     """
-    name = layout.runtime_name(runtime)
+    name = runtime_name(runtime)
     label = f"{version.model}@{version.version}"
     if not version.HasField("certificate"):
         raise _refused(version, f"{label} has no certificate", "CERTIFICATE_MISSING")
@@ -34,7 +35,7 @@ def _verdicts(certificate: models_pb2.Certificate, runtime: str) -> Sequence[job
     return [
         verdict
         for verdict in certificate.verdicts
-        if layout.runtime_name(verdict.runtime) == runtime and verdict.file == served
+        if runtime_name(verdict.runtime) == runtime and verdict.file == served
     ]
 
 

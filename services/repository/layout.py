@@ -14,6 +14,7 @@ from typing import Literal
 from conch.v1 import job_pb2
 from services.errors import InvalidRequest
 from services.storage import join
+from services.targets import runtime_name
 
 Runtime = Literal["onnxruntime", "openvino", "tensorrt"]
 """A runtime as Triton and the settings name it."""
@@ -61,8 +62,11 @@ def parse_version(name: str) -> int | None:
     return int(name) if name.isascii() and name.isdigit() and not name.startswith("0") else None
 
 
-def runtime_name(runtime: "job_pb2.Runtime.ValueType | str") -> str:
-    """Returns "openvino" for RUNTIME_OPENVINO; a name stays what it is."""
-    if isinstance(runtime, str):
-        return runtime
-    return job_pb2.Runtime.Name(runtime).removeprefix("RUNTIME_").lower()
+def served_file(runtime: job_pb2.Runtime.ValueType) -> str:
+    """Returns the file of a version that `runtime` reads."""
+    return SERVED_FILES[runtime_name(runtime)]
+
+
+def config_file(runtime: job_pb2.Runtime.ValueType) -> str:
+    """Returns where the configuration for `runtime` lies in the model's folder."""
+    return CONFIGS[runtime_name(runtime)]

@@ -15,6 +15,7 @@ from conch.v1 import job_pb2, models_pb2
 from services import storage, stores
 from services.errors import NotFound, NotReady, ServiceError
 from services.repository import certificates, layout, versions
+from services.targets import runtime_name
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +40,7 @@ def stage(
     Raises NotReady (damaged, not certified: says which file or figure; DISK_FULL), NotFound or
     BackendUnavailable, with "model" and "version" in the metadata. Nothing is removed then.
     """
-    name = layout.runtime_name(runtime)
+    name = runtime_name(runtime)
     wanted = sorted({(route.model, v.version) for route in routes.routes for v in route.versions})
     with stores.locked(staged):
         found = [
