@@ -15,18 +15,12 @@ from conch.v1 import inference_pb2, job_pb2
 from examples.assets import minilm
 from services.tasks.encoding import Encoder, pad
 from services.tasks.text_classification import softmax
-from tests.contract.fake_triton import FakeTriton, running, sum_logits
+from tests.contract.fake_triton import FakeTriton, sum_logits
 from tests.contract.gateway.calls import CLASSIFY, refusal, request, until
 from tests.contract.gateway.stack import Stack, gateway
 from tests.contract.versions import LABELS, MAX_LENGTH, publish, route
 
 WORDS = "a film the of and dull bright never quite again story told well badly acted scene by".split()
-
-
-@pytest.fixture
-async def triton(tmp_path: Path) -> AsyncIterator[FakeTriton]:
-    async with running(repository=tmp_path / "staged") as fake:
-        yield fake
 
 
 @pytest.fixture

@@ -18,18 +18,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from conch.v1 import inference_pb2, inference_pb2_grpc
-from tests.contract.fake_triton import FakeTriton, running
+from tests.contract.fake_triton import FakeTriton
 from tests.contract.gateway.calls import request
 from tests.contract.versions import publish
 
 ROOT = Path(__file__).parents[3]
 ROUTES = {"routes": [{"model": "sentiment", "versions": [{"version": "1", "weight": 1}]}]}
-
-
-@pytest.fixture
-async def triton(tmp_path: Path) -> AsyncIterator[FakeTriton]:
-    async with running(repository=tmp_path / "staged") as fake:
-        yield fake
 
 
 def environment(home: Path, **settings: str) -> dict[str, str]:

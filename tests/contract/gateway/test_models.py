@@ -13,17 +13,11 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from conch.v1 import job_pb2, models_pb2
-from tests.contract.fake_triton import FakeTriton, running
+from tests.contract.fake_triton import FakeTriton
 from tests.contract.gateway.stack import NOT_SERVING, SERVING, Stack, gateway
 from tests.contract.versions import damage, publish, route
 
 State = models_pb2.Version
-
-
-@pytest.fixture
-async def triton(tmp_path: Path) -> AsyncIterator[FakeTriton]:
-    async with running(repository=tmp_path / "staged") as fake:
-        yield fake
 
 
 @pytest.fixture

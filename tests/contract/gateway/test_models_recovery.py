@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -15,17 +14,11 @@ from grpc_status import rpc_status
 
 from conch.v1 import models_pb2
 from services.gateway.routes import RoutesFile
-from tests.contract.fake_triton import FakeTriton, running
+from tests.contract.fake_triton import FakeTriton
 from tests.contract.gateway.stack import NOT_SERVING, SERVING, Stack, gateway
 from tests.contract.versions import damage, publish, route
 
 State = models_pb2.Version
-
-
-@pytest.fixture
-async def triton(tmp_path: Path) -> AsyncIterator[FakeTriton]:
-    async with running(repository=tmp_path / "staged") as fake:
-        yield fake
 
 
 @pytest.fixture(autouse=True)

@@ -11,16 +11,10 @@ import grpc.aio
 import pytest
 
 from conch.v1 import inference_pb2
-from tests.contract.fake_triton import FakeTriton, running
+from tests.contract.fake_triton import FakeTriton
 from tests.contract.gateway.calls import CLASSIFY, refusal, request, until
 from tests.contract.gateway.stack import SERVING, Stack, gateway
 from tests.contract.versions import publish, route
-
-
-@pytest.fixture
-async def triton(tmp_path: Path) -> AsyncIterator[FakeTriton]:
-    async with running(repository=tmp_path / "staged") as fake:
-        yield fake
 
 
 @pytest.fixture
