@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import psutil
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks import prepared
 from examples.stack import conch_in
+from examples.waiting import wait_serving
 
 _WAIT_SECONDS = 180
 
@@ -73,7 +72,8 @@ def _environment(name: str, runtime: str) -> dict[str, str]:
 def _gateway(environment: dict[str, str], log: Path) -> Iterator[Gateway]:
     with _process("services.gateway", environment, log) as process:
         target = environment["CONCH_GATEWAY_ADDRESS"]
-        _wait_serving(target)
+        version = f"conch.v1.InferenceService/{prepared.MODEL}@{prepared.INT8}"
+        wait_serving(target, version, seconds=_WAIT_SECONDS)
         yield Gateway(target, environment["CONCH_TRITON_ADDRESS"], psutil.Process(process.pid))
 
 
@@ -87,14 +87,3 @@ def _process(module: str, environment: dict[str, str], log: Path) -> Iterator[su
     finally:
         process.terminate()
         process.wait()
-
-
-def _wait_serving(target: str) -> None:
-    request = health_pb2.HealthCheckRequest(
-        service=f"conch.v1.InferenceService/{prepared.MODEL}@{prepared.INT8}"
-    )
-    with grpc.insecure_channel(target) as channel:
-        grpc.channel_ready_future(channel).result(_WAIT_SECONDS)
-        for change in health_pb2_grpc.HealthStub(channel).Watch(request, timeout=_WAIT_SECONDS):
-            if change.status == health_pb2.HealthCheckResponse.SERVING:
-                return

@@ -14,8 +14,8 @@ import pytest
 from conch.client import Conch as Client
 from conch.v1 import inference_pb2, job_pb2
 from examples.stack import Conch, conch_in
+from examples.waiting import wait_serving
 from tests.e2e.shipped import Shipped
-from tests.e2e.waiting import wait_serving
 
 
 def _held_out(sentiment: Shipped) -> list[str]:

@@ -23,9 +23,9 @@ from conch.v1 import (
     training_pb2_grpc,
 )
 from examples.stack import Conch
+from examples.waiting import wait_not_serving, wait_serving
 from services import storage
 from tests.e2e.shipped import Shipped
-from tests.e2e.waiting import wait_not_serving, wait_serving
 
 WAIT_SECONDS = 120
 TERMINAL = (
