@@ -3,9 +3,11 @@
 A service's own settings subclass `SharedSettings`. Nothing else in Conch reads the environment.
 """
 
+import sys
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -46,3 +48,20 @@ class SharedSettings(BaseSettings):
         return (
             self.repository_uri if "://" in self.repository_uri else str(Path(self.repository_uri).absolute())
         )
+
+
+Settings = TypeVar("Settings", bound=SharedSettings)
+
+
+def read(kind: type[Settings], *, program: str) -> Settings:
+    """Returns the settings; a bad one ends the process with exit status 2 and one line that names it."""
+    try:
+        return kind()
+    except ValidationError as error:
+        print(f"{program}: {describe(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def describe(error: ValidationError) -> str:
+    """Returns which variables are wrong and why, on one line."""
+    return "; ".join(f"CONCH_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())

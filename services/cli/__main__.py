@@ -15,7 +15,7 @@ from services.cli.failures import BUG, FAILED, INTERRUPTED, USAGE, CliError
 from services.errors import ServiceError
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    pass
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,15 +51,12 @@ def _failure(error: Exception) -> CliError:
     if isinstance(error, typer.exceptions.TyperException):
         return CliError(f"{error.format_message()} (see: conch --help)", exit_code=USAGE)
     if isinstance(error, ValidationError):
-        return CliError(_bad_settings(error), exit_code=USAGE)
+        from services.settings import describe
+
+        return CliError(describe(error), exit_code=USAGE)
     if isinstance(error, ServiceError | OSError):
         return CliError(str(error))
     return CliError(f"this is a bug of conch: {type(error).__name__}: {error}", exit_code=BUG)
-
-
-def _bad_settings(error: "ValidationError") -> str:
-    problems = [f"CONCH_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-    return "; ".join(problems)
 
 
 if __name__ == "__main__":

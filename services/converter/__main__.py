@@ -14,13 +14,14 @@ from services.jobs.jobs import Jobs
 from services.jobs.scheduler import Kind
 from services.jobs.serving import serve
 from services.jobs.tables import Job
+from services.settings import read
 
 _SERVICE = conversion_pb2.DESCRIPTOR.services_by_name["ConversionService"].full_name
 
 
 def main() -> int:
     """Serves until SIGTERM; returns the process's exit code."""
-    settings = ConverterSettings()
+    settings = read(ConverterSettings, program="converter")
     logs.configure(service="converter", level=settings.log_level)
     repository_uri = settings.resolved_repository_uri()
 

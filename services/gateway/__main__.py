@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import structlog
 import uvloop
-from pydantic import ValidationError
 
 from conch.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
 from services import logs, server
@@ -21,6 +20,7 @@ from services.gateway.servicer import InferenceServicer
 from services.gateway.serving import Serving
 from services.gateway.settings import GatewaySettings
 from services.gateway.triton import Triton
+from services.settings import read
 
 log = structlog.get_logger(__name__)
 
@@ -37,11 +37,9 @@ class CannotStartError(Exception):
 def main() -> int:
     """Returns the exit status: 0 after a drained stop, 2 with one line on stderr if it cannot start."""
     try:
-        settings = GatewaySettings()
+        settings = read(GatewaySettings, program="gateway")
         logs.configure(service="gateway", level=settings.log_level)
         uvloop.run(serve(settings))
-    except ValidationError as error:
-        return _refuse("; ".join(f"CONCH_{e['loc'][0]}".upper() + f": {e['msg']}" for e in error.errors()))
     except CannotStartError as error:
         return _refuse(str(error))
     return 0

@@ -11,6 +11,7 @@ from services.jobs.jobs import Jobs
 from services.jobs.scheduler import Kind
 from services.jobs.serving import serve
 from services.jobs.tables import Job
+from services.settings import read
 from services.trainer.servicer import KIND, TrainingServicer
 from services.trainer.settings import TrainerSettings
 
@@ -19,7 +20,7 @@ _SERVICE = training_pb2.DESCRIPTOR.services_by_name["TrainingService"].full_name
 
 def main() -> int:
     """Serves until SIGTERM; returns the process's exit code."""
-    settings = TrainerSettings()
+    settings = read(TrainerSettings, program="trainer")
     logs.configure(service="trainer", level=settings.log_level)
     artifacts_uri = settings.resolved_artifacts_uri()
 

@@ -3,9 +3,8 @@
 import os
 import sys
 
-from pydantic import ValidationError
-
 from services.errors import ServiceError
+from services.settings import read
 from services.triton import launcher
 from services.triton.environment import Environment
 from services.triton.settings import TritonSettings
@@ -13,11 +12,11 @@ from services.triton.settings import TritonSettings
 
 def main() -> None:
     """Replaces this process by tritonserver; exits 2 with one line if there is none or a setting is wrong."""
+    settings = read(TritonSettings, program="triton")
     try:
-        settings = TritonSettings()
         environment = Environment(settings.resolved_env())
         backends = launcher.prepare_backends(settings.resolved_home() / "triton-backends", environment)
-    except (ServiceError, ValidationError, OSError) as error:
+    except (ServiceError, OSError) as error:
         print(f"triton: {error}", file=sys.stderr)
         sys.exit(2)
     arguments = launcher.command(settings, backends=backends)
