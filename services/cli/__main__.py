@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import grpc
 import typer
@@ -13,9 +12,6 @@ from services.cli import failures
 from services.cli.app import app
 from services.cli.failures import BUG, FAILED, INTERRUPTED, USAGE, CliError
 from services.errors import ServiceError
-
-if TYPE_CHECKING:
-    pass
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +36,10 @@ def _run(argv: list[str]) -> int:
 
 
 def _failure(error: Exception) -> CliError:
-    from pydantic import ValidationError  # not worth its time unless something failed
+    # Not worth their time unless something failed.
+    from pydantic import ValidationError
+
+    from services.settings import describe
 
     if isinstance(error, CliError):
         return error
@@ -51,8 +50,6 @@ def _failure(error: Exception) -> CliError:
     if isinstance(error, typer.exceptions.TyperException):
         return CliError(f"{error.format_message()} (see: conch --help)", exit_code=USAGE)
     if isinstance(error, ValidationError):
-        from services.settings import describe
-
         return CliError(describe(error), exit_code=USAGE)
     if isinstance(error, ServiceError | OSError):
         return CliError(str(error))
