@@ -13,6 +13,14 @@ def runtime_name(runtime: "job_pb2.Runtime.ValueType | str") -> str:
     return job_pb2.Runtime.Name(runtime).removeprefix("RUNTIME_").lower()
 
 
+def runtime_of(runtime: "job_pb2.Runtime.ValueType | str") -> job_pb2.Runtime.ValueType:
+    """Returns RUNTIME_OPENVINO for "openvino", RUNTIME_UNSPECIFIED for a name that is none."""
+    if not isinstance(runtime, str):
+        return runtime
+    names: dict[str, job_pb2.Runtime.ValueType] = dict(job_pb2.Runtime.items())
+    return names.get(f"RUNTIME_{runtime.upper()}", job_pb2.RUNTIME_UNSPECIFIED)
+
+
 def precision_name(precision: job_pb2.Precision.ValueType) -> str:
     """Returns "bf16" for PRECISION_BF16."""
     return job_pb2.Precision.Name(precision).removeprefix("PRECISION_").lower()

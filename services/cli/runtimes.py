@@ -14,11 +14,13 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
-from conch.v1 import models_pb2
+from conch.v1 import job_pb2, models_pb2
 from services import storage
 from services.cli.routed import routed_versions
 from services.errors import ServiceError
-from services.repository import certificates, layout, versions
+from services.repository import certificates, versions
+from services.tasks import find_task
+from services.tasks.forms import ENCODER_FORMS
 from services.triton import measure
 from services.triton.environment import Environment
 
@@ -96,16 +98,23 @@ def _recall(path: Path) -> dict[str, dict[str, str]]:
 
 def _measure(settings: "CliSettings", routed: Sequence[models_pb2.Version]) -> float:
     python = Environment(settings.resolved_triton_env()).python
-    if not routed:
+    differing = [version for version in routed if _differs(version)]
+    if not differing:
         return measure.synthetic_ratio(python)
     ratios = []
-    for version in routed:
+    for version in differing:
         folder = storage.local_path(version.uri)
         if folder is None:
             raise RuntimeError(f"{version.uri} is not on this machine")
-        graphs = (folder / layout.SERVED_FILES[name] for name in (_ONNXRUNTIME, _OPENVINO))
+        graphs = (folder / form.file for form in ENCODER_FORMS)
         ratios.append(measure.ratio(python, *graphs))
     return geometric_mean(ratios)
+
+
+def _differs(version: models_pb2.Version) -> bool:
+    """Returns whether the two runtimes answer for a version in forms of their own."""
+    task = find_task(version.manifest.checkpoint.task)
+    return task.form_in(job_pb2.RUNTIME_ONNXRUNTIME) is not task.form_in(job_pb2.RUNTIME_OPENVINO)
 
 
 def _read(settings: "CliSettings", model: str, version: int) -> models_pb2.Version:

@@ -5,10 +5,11 @@ Knows the layout that the trainer writes and transformers' loader; knows nothing
 
 import json
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from google.protobuf import json_format
@@ -17,8 +18,7 @@ from safetensors import SafetensorError
 from conch.v1 import models_pb2
 from services import storage
 from services.errors import InvalidRequest, NotReady
-from services.tasks import Example, Task, find_task
-from services.tasks.base import FloatArray
+from services.tasks import Encoded, Example, Facts, Task, find_task
 from services.tasks.encoding import Encoder
 
 _REQUIRED = ("config.json", "tokenizer.json", "golden.json", "held_out.jsonl")
@@ -37,11 +37,26 @@ class Checkpoint:
     golden: models_pb2.GoldenExamples
     held_out: list[Example]
 
+    @property
+    def facts(self) -> Facts:
+        """What its manifest says of the model."""
+        return Facts.of(self.manifest)
+
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        """Returns examples as the model reads them."""
+        return self.task.encode(self.encoder, examples, self.facts)
+
     def sample(self, num_examples: int) -> list[Example]:
         """Returns up to `num_examples` held-out examples, drawn with the run's seed."""
         if num_examples >= len(self.held_out):
             return list(self.held_out)
         return random.Random(self.manifest.seed).sample(self.held_out, num_examples)
+
+
+def read_task(uri: str) -> Task:
+    """Returns the task of the checkpoint at `uri`, read from its manifest alone. Raises as `load` does."""
+    manifest, _ = storage.read_manifest(uri)
+    return _task_of(manifest, uri)
 
 
 def load(uri: str, folder: Path) -> Checkpoint:
@@ -51,31 +66,25 @@ def load(uri: str, folder: Path) -> Checkpoint:
     or NotReady (damaged, incomplete, or at odds with itself): the message says what is wrong.
     """
     manifest, digest = storage.download(uri, folder)
-    if manifest.WhichOneof("content") != "checkpoint":
-        raise InvalidRequest.field("checkpoint_uri", f"{uri} is no checkpoint", reason="NOT_A_CHECKPOINT")
+    task, checkpoint = _task_of(manifest, uri), manifest.checkpoint
     _require_files(folder, uri)
-    checkpoint = manifest.checkpoint
-    task = find_task(checkpoint.task, field="checkpoint_uri")
+    facts = Facts.of(checkpoint)
     return Checkpoint(
         folder=folder,
         digest=digest,
         manifest=checkpoint,
         task=task,
-        model=_load_model(folder, task, list(checkpoint.labels), checkpoint.max_length),
+        model=_load_model(folder, task, facts, checkpoint.max_length),
         encoder=_load_encoder(folder, checkpoint.max_length),
         golden=_load_golden(folder),
-        held_out=_load_held_out(folder, list(checkpoint.labels)),
+        held_out=_load_held_out(folder, task, facts),
     )
 
 
-def golden_outputs(golden: models_pb2.GoldenExamples) -> dict[str, FloatArray]:
-    """Returns the trained model's own outputs on the golden examples, stacked `(example, ...)`."""
-    stacked: dict[str, list[FloatArray]] = {}
-    for example in golden.examples:
-        for name, tensor in example.outputs.items():
-            row = np.array(tensor.values, dtype=np.float32).reshape(list(tensor.shape))
-            stacked.setdefault(name, []).append(row)
-    return {name: np.stack(rows) for name, rows in stacked.items()}
+def _task_of(manifest: models_pb2.Manifest, uri: str) -> Task:
+    if manifest.WhichOneof("content") != "checkpoint":
+        raise InvalidRequest.field("checkpoint_uri", f"{uri} is no checkpoint", reason="NOT_A_CHECKPOINT")
+    return find_task(manifest.checkpoint.task, field="checkpoint_uri")
 
 
 def _require_files(folder: Path, uri: str) -> None:
@@ -86,7 +95,7 @@ def _require_files(folder: Path, uri: str) -> None:
         raise NotReady(f"the checkpoint {uri} lacks {', '.join(missing)}", reason="CHECKPOINT_INCOMPLETE")
 
 
-def _load_model(folder: Path, task: Task, labels: list[str], max_length: int) -> transformers.PreTrainedModel:
+def _load_model(folder: Path, task: Task, facts: Facts, max_length: int) -> transformers.PreTrainedModel:
     auto_model = getattr(transformers, task.auto_model)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -102,22 +111,17 @@ def _load_model(folder: Path, task: Task, labels: list[str], max_length: int) ->
     if loading["missing_keys"]:
         missing = ", ".join(sorted(loading["missing_keys"]))
         raise NotReady(f"the checkpoint's weights lack {missing}", reason="CHECKPOINT_INCOMPLETE")
-    _require_labels(model.config, labels)
+    _require_config(model.config, task.config(facts))
     _require_positions(model.config, max_length)
     return model.eval()  # type: ignore[no-any-return]  # from_pretrained is untyped
 
 
-def _require_labels(config: transformers.PretrainedConfig, labels: list[str]) -> None:
-    if config.num_labels != len(labels):
-        raise NotReady(
-            f"the model has {config.num_labels} labels, its manifest names {len(labels)}",
-            reason="LABELS_MISMATCH",
-        )
-    ours = [label for _, label in sorted((config.id2label or {}).items())]
-    if ours != labels:
-        raise NotReady(
-            f"config.json names the labels {ours}, the manifest {labels}", reason="LABELS_MISMATCH"
-        )
+def _require_config(config: transformers.PretrainedConfig, wanted: Mapping[str, Any]) -> None:
+    for name, value in wanted.items():
+        if (found := getattr(config, name, None)) != value:
+            raise NotReady(
+                f"config.json says {name} is {found}, the manifest makes it {value}", reason="LABELS_MISMATCH"
+            )
 
 
 def _require_positions(config: transformers.PretrainedConfig, max_length: int) -> None:
@@ -147,12 +151,12 @@ def _load_golden(folder: Path) -> models_pb2.GoldenExamples:
     return golden
 
 
-def _load_held_out(folder: Path, labels: list[str]) -> list[Example]:
+def _load_held_out(folder: Path, task: Task, facts: Facts) -> list[Example]:
     lines = (folder / "held_out.jsonl").read_text(encoding="utf-8").split("\n")
     examples = [_example(line, row) for row, line in enumerate(lines, start=1) if line.strip()]
     if not examples:
         raise NotReady("held_out.jsonl holds no example to prove parity on", reason="NO_HELD_OUT_EXAMPLES")
-    strangers = sorted({str(e.target) for e in examples} - set(labels))
+    strangers = sorted({stray for e in examples if (stray := task.find_stray(e, facts))})
     if strangers:
         raise NotReady(
             f"held_out.jsonl has labels that the model does not know: {', '.join(strangers)}",
@@ -164,6 +168,6 @@ def _load_held_out(folder: Path, labels: list[str]) -> list[Example]:
 def _example(line: str, row: int) -> Example:
     try:
         fields = json.loads(line)
-        return Example(fields["text"], fields.get("text_pair") or "", fields["label"], row)
+        return Example(fields["text"], fields.get("text_pair") or "", fields["target"], row)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotReady(f"held_out.jsonl, row {row}: {error!r}", reason="CHECKPOINT_UNREADABLE") from error

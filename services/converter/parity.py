@@ -15,14 +15,14 @@ import transformers
 from conch.v1 import conversion_pb2, job_pb2
 from services import storage
 from services.converter import runtimes
-from services.converter.checkpoint import Checkpoint, golden_outputs
+from services.converter.checkpoint import Checkpoint
 from services.errors import NotReady
-from services.repository import layout
-from services.tasks import Outputs, Task, TensorSpec
-from services.tasks.base import FloatArray, IntArray
+from services.tasks import Encoded, Facts, Task, TensorSpec
 from services.tasks.encoding import Encoder, Tokens, pad
+from services.tasks.golden import golden_answers
+from services.tasks.tensors import Answer, Array, Row, row_of
 
-Batch = dict[str, IntArray]
+Batch = dict[str, Array]
 
 _BATCH_ROWS = 16
 # Batches are padded to a multiple of this, as the gateway pads to its buckets.
@@ -33,13 +33,30 @@ _GOLDEN_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Held:
-    """Held-out examples as tensors, with the trained model's answers. Row i of each is one example."""
+class Plan:
+    """Held-out examples as the calls that answer them; `batches[k]` holds the windows `members[k]`.
+
+    Most windows lie in padded batches of like length, some alone.
+    """
 
     task: Task
+    facts: Facts
+    encoded: list[Encoded]
+    members: list[list[int]]
     batches: list[Batch]
-    targets: IntArray
-    reference: Outputs
+
+    @property
+    def windows(self) -> list[Tokens]:
+        """All windows of all examples, in order."""
+        return [window for one in self.encoded for window in one.windows]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Held-out examples with the trained model's answers."""
+
+    plan: Plan
+    reference: list[Answer]
 
 
 def hold(
@@ -47,40 +64,34 @@ def hold(
 ) -> Held:
     """Returns up to `num_examples` held-out examples with the answers of the trained model.
 
-    They are sorted by length; most lie in padded batches, some alone. `check` is called between batches
-    and may raise to stop.
+    `check` is called between batches and may raise to stop.
     """
-    examples = source.sample(num_examples)
-    tokens = encode(source.encoder, [e.text for e in examples], [e.text_pair for e in examples])
-    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-    alone, together = order[::_SINGLE_EVERY], [i for n, i in enumerate(order) if n % _SINGLE_EVERY]
-    batches = [batch_of([tokens[i]], source.encoder, inputs, step=1) for i in alone]
-    batches += [
-        batch_of([tokens[i] for i in rows], source.encoder, inputs, step=_LENGTH_STEP)
-        for rows in _chunks(together)
-    ]
-    targets = source.task.targets([examples[i] for i in (*alone, *together)], source.manifest.labels)
-    return Held(source.task, batches, targets, _reference(source, batches, check))
+    plan = _planned(source, source.encode(source.sample(num_examples)), inputs)
+    return Held(plan, _reference(source, plan, check))
 
 
 def run_batches(
-    batches: Sequence[Batch], run: runtimes.Run, check: Callable[[], None], *, workers: int = 1
-) -> Outputs:
-    """Returns the outputs of all rows `(row, ...)` in the order of the batches; `workers` run at once."""
+    plan: Plan, run: runtimes.Run, check: Callable[[], None], *, workers: int = 1
+) -> list[Answer]:
+    """Returns the answer to each example of the plan; `workers` batches run at once."""
 
-    def checked(batch: Batch) -> dict[str, FloatArray]:
+    def checked(batch: Batch) -> dict[str, Array]:
         check()
         return run(batch)
 
+    windows, rows = plan.windows, dict[int, Row]()
     with ThreadPoolExecutor(workers) as pool:
-        answers = list(pool.map(checked, batches))
-    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+        for members, outputs in zip(plan.members, pool.map(checked, plan.batches), strict=True):
+            for place, i in enumerate(members):
+                rows[i] = row_of(outputs, place, len(windows[i]), plan.task.outputs)
+    numbers = iter(range(len(windows)))
+    return [[rows[next(numbers)] for _ in one.windows] for one in plan.encoded]
 
 
 def torch_runner(model: transformers.PreTrainedModel, outputs: Sequence[TensorSpec]) -> runtimes.Run:
     """Returns a function that answers with the trained model itself, fp32."""
 
-    def run(inputs: Mapping[str, IntArray]) -> dict[str, FloatArray]:
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
         with torch.inference_mode():
             answer = model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
         return {spec.name: answer[spec.name].numpy() for spec in outputs}
@@ -97,35 +108,66 @@ def judge(
     check: Callable[[], None],
 ) -> job_pb2.Verdict:
     """Returns the verdict on `target`'s file in `folder`; `limits` override the task's own by name."""
-    path = folder / layout.served_file(target.runtime)
-    candidate = run_batches(held.batches, runtimes.open_graph(path, target.runtime), check)
-    values = held.task.compare(held.reference, candidate, held.targets)
-    allowed = {**_attainable(held.task, target.precision, len(held.targets)), **limits}
+    plan = held.plan
+    form = plan.task.form_of(target.runtime)
+    assert form is not None, "validation lets no other runtime through"
+    path = folder / form.file
+    candidate = run_batches(plan, runtimes.open_graph(path, target.runtime), check)
+    values = plan.task.compare(plan.encoded, held.reference, candidate, plan.facts)
+    return verdict(target, plan.task, values, [form.file], len(plan.encoded), folder=folder, limits=limits)
+
+
+def verdict(
+    target: conversion_pb2.Target,
+    task: Task,
+    values: Mapping[str, float],
+    files: Sequence[str],
+    num_examples: int,
+    *,
+    folder: Path,
+    limits: Mapping[str, float],
+) -> job_pb2.Verdict:
+    """Returns the verdict that figures on `num_examples` amount to, bound to `files` of the version."""
+    allowed = {**_attainable(task, target.precision, num_examples), **limits}
     figures = [_figure(name, value, allowed[name]) for name, value in values.items()]
     return job_pb2.Verdict(
         runtime=target.runtime,
         precision=target.precision,
-        file=path.name,
-        sha256=storage.sha256_of(path),
+        files={name: storage.sha256_of(folder / name) for name in files},
         passed=all(figure.passed for figure in figures),
         figures=figures,
-        num_examples=len(held.targets),
+        num_examples=num_examples,
     )
 
 
 def check_golden(source: Checkpoint, inputs: Sequence[TensorSpec]) -> None:
     """Raises NotReady unless the checkpoint's weights answer its golden examples as recorded, within 1e-3."""
-    golden = source.golden.examples
-    tokens = encode(source.encoder, [e.text for e in golden], [e.text_pair for e in golden])
+    examples, wanted = golden_answers(source.golden.examples)
     run = torch_runner(source.model, source.task.outputs)
-    answers = [run(batch_of([row], source.encoder, inputs, step=1)) for row in tokens]
-    for name, want in golden_outputs(source.golden).items():
-        got = np.concatenate([answer[name] for answer in answers])
-        if got.shape != want.shape or not np.allclose(got, want, rtol=1e-3, atol=_GOLDEN_TOLERANCE):
-            off = f"by up to {np.abs(got - want).max():.3g}" if got.shape == want.shape else "in shape"
-            raise NotReady(
-                f"golden.json is not of these weights: {name} differs {off}", reason="GOLDEN_MISMATCH"
-            )
+    for encoded, want in zip(source.encode(examples), wanted, strict=True):
+        got = [_alone(run, window, source, inputs) for window in encoded.windows]
+        if len(got) != len(want):
+            raise _golden_mismatch(f"{len(want)} windows are recorded, {len(got)} are read")
+        for name in (spec.name for spec in source.task.outputs):
+            for ours, recorded in zip(got, want, strict=True):
+                _check_tensor(name, ours[name], recorded.get(name))
+
+
+def _alone(run: runtimes.Run, window: Tokens, source: Checkpoint, inputs: Sequence[TensorSpec]) -> Row:
+    outputs = run(batch_of([window], source.encoder, inputs, step=1))
+    return row_of(outputs, 0, len(window), source.task.outputs)
+
+
+def _check_tensor(name: str, got: Array, want: Array | None) -> None:
+    if want is not None and got.shape == want.shape:
+        if np.allclose(got, want, rtol=1e-3, atol=_GOLDEN_TOLERANCE):
+            return
+        raise _golden_mismatch(f"{name} differs by up to {np.abs(got - want).max():.3g}")
+    raise _golden_mismatch(f"{name} differs in shape")
+
+
+def _golden_mismatch(why: str) -> NotReady:
+    return NotReady(f"golden.json is not of these weights: {why}", reason="GOLDEN_MISMATCH")
 
 
 def _attainable(task: Task, precision: job_pb2.Precision.ValueType, num_examples: int) -> dict[str, float]:
@@ -139,7 +181,7 @@ def _attainable(task: Task, precision: job_pb2.Precision.ValueType, num_examples
     }
 
 
-def _reference(source: Checkpoint, batches: Sequence[Batch], check: Callable[[], None]) -> Outputs:
+def _reference(source: Checkpoint, plan: Plan, check: Callable[[], None]) -> list[Answer]:
     """Returns the trained model's own answers, one batch a core at a time.
 
     torch's threads wait for each other at every operator, and spin while they do: on two busy cores 200
@@ -149,22 +191,29 @@ def _reference(source: Checkpoint, batches: Sequence[Batch], check: Callable[[],
     torch.set_num_threads(1)
     try:
         run = torch_runner(source.model, source.task.outputs)
-        return run_batches(batches, run, check, workers=threads)
+        return run_batches(plan, run, check, workers=threads)
     finally:
         torch.set_num_threads(threads)
 
 
-def _chunks(rows: Sequence[int]) -> list[Sequence[int]]:
-    return [rows[start : start + _BATCH_ROWS] for start in range(0, len(rows), _BATCH_ROWS)]
+def _planned(source: Checkpoint, encoded: list[Encoded], inputs: Sequence[TensorSpec]) -> Plan:
+    windows = [window for one in encoded for window in one.windows]
+    order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
+    alone = [[i] for i in order[::_SINGLE_EVERY]]
+    together = _chunks([i for n, i in enumerate(order) if n % _SINGLE_EVERY])
+    batches = [batch_of([windows[i] for i in rows], source.encoder, inputs, step=1) for rows in alone]
+    batches += [
+        batch_of([windows[i] for i in rows], source.encoder, inputs, step=_LENGTH_STEP) for rows in together
+    ]
+    return Plan(source.task, source.facts, encoded, alone + together, batches)
+
+
+def _chunks(rows: Sequence[int]) -> list[list[int]]:
+    return [list(rows[start : start + _BATCH_ROWS]) for start in range(0, len(rows), _BATCH_ROWS)]
 
 
 def _figure(name: str, value: float, limit: float) -> job_pb2.Figure:
     return job_pb2.Figure(name=name, value=value, limit=limit, passed=value <= limit)
-
-
-def encode(encoder: Encoder, texts: Sequence[str], pairs: Sequence[str]) -> list[Tokens]:
-    """Returns the tokens of texts, or of pairs as soon as one of `pairs` is not empty."""
-    return encoder.encode(texts, pairs if any(pairs) else ())
 
 
 def batch_of(rows: Sequence[Tokens], encoder: Encoder, inputs: Sequence[TensorSpec], *, step: int) -> Batch:

@@ -6,34 +6,29 @@ nothing that the next one trusts, but a version that it did publish is found and
 
 import contextlib
 import errno
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import structlog
 
 from conch.v1 import conversion_pb2, job_pb2, models_pb2, worker_pb2
-from services.converter import (
-    certificate,
-    checkpoint,
-    onnx_export,
-    optimize,
-    parity,
-    quantize,
-    runtimes,
-    triton_config,
-)
+from services.converter import certificate, checkpoint, onnx_export
 from services.converter.checkpoint import Checkpoint
-from services.errors import Cancelled, NotFound, NotReady
+from services.converter.encoder import EncoderRecipe
+from services.converter.recipe import Recipe, Stages
+from services.errors import NotFound, NotReady
 from services.jobs import worker
 from services.jobs.reporting import Reporter
-from services.repository import layout, publishing, versions
-from services.targets import target_name
+from services.repository import publishing, versions
+from services.tasks import Architecture
 
 log = structlog.get_logger(__name__)
 
+_RECIPES: dict[Architecture, type[Recipe]] = {
+    Architecture.ENCODER: EncoderRecipe,
+}
 _LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "openvino", "torch", "transformers")
 
 
@@ -52,30 +47,23 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> conversion_pb2.Convers
 
 def _convert(order: worker_pb2.WorkOrder, report: Reporter) -> None:
     spec = order.conversion
-    stages = _Stages(report, spec.targets)
     work = _emptied(Path(order.work_dir) / "conversion")
 
+    kind = _RECIPES[checkpoint.read_task(spec.checkpoint_uri).architecture]
+    # Download and publishing are stages beside the recipe's own.
+    stages = Stages(report, kind.num_stages(spec) + 2)
     stages.begin("download")
-    source = checkpoint.load(spec.checkpoint_uri, work / "checkpoint")
-    inputs = onnx_export.model_inputs(source.model, source.task)
-    parity.check_golden(source, inputs)
+    recipe = kind(checkpoint.load(spec.checkpoint_uri, work / "checkpoint"), spec)
+    source = recipe.source
 
-    stages.begin("export")
-    exported, portable = work / "exported.onnx", work / "portable.onnx"
-    onnx_export.export(source.model, source.task, max_length=source.manifest.max_length, path=exported)
-
-    stages.begin("optimize")
-    optimize.optimize(exported, portable)
-    folder = _laid_out(_emptied(work / "version"), source, portable, spec.targets, stages)
-
-    stages.begin("reference")
-    held = parity.hold(source, inputs, num_examples=spec.num_parity_examples, check=stages.check)
+    folder = _emptied(work / "version")
+    recipe.build(folder, work, stages)
+    for name in ("tokenizer.json", "golden.json"):
+        shutil.copyfile(source.folder / name, folder / name)
     verdicts = []
-    for target in spec.targets:
-        stages.begin(f"parity {target_name(target.runtime, target.precision)}")
-        verdicts.append(parity.judge(target, held, folder=folder, limits=spec.limits, check=stages.check))
-        report.event(verdict=verdicts[-1])
-    _warn_of_emulation(report, spec.targets)
+    for verdict in recipe.judge(folder, stages):
+        verdicts.append(verdict)
+        report.event(verdict=verdict)
 
     stages.begin("publish")
     certificate.issue(
@@ -86,29 +74,10 @@ def _convert(order: worker_pb2.WorkOrder, report: Reporter) -> None:
         repository_uri=order.output_uri,
         model=spec.model,
         version=order.version,
-        configs=triton_config.config_texts(spec.model, source.task, inputs),
+        configs=recipe.configs(spec.model),
         manifest=_manifest(order, source),
     )
     shutil.rmtree(work)
-
-
-class _Stages:
-    """Reports each part of the work as it begins, and stops between parts once that was asked for."""
-
-    def __init__(self, report: Reporter, targets: Sequence[conversion_pb2.Target]) -> None:
-        self._report = report
-        self._begun = 0
-        # download, export, optimize, reference, publish; int8 is a part more, as is each target.
-        self._total = 5 + len(targets) + _wants_int8(targets)
-
-    def begin(self, name: str) -> None:
-        self.check()
-        self._begun += 1
-        self._report.stage(name, self._begun, self._total)
-
-    def check(self) -> None:
-        if self._report.cancelled:
-            raise Cancelled("the conversion was cancelled", reason="JOB_CANCELLED")
 
 
 def _is_published(order: worker_pb2.WorkOrder) -> bool:
@@ -131,40 +100,6 @@ def _finish(order: worker_pb2.WorkOrder, report: Reporter) -> conversion_pb2.Con
         digest=found.digest,
         certificate=found.certificate,
     )
-
-
-def _warn_of_emulation(report: Reporter, targets: Sequence[conversion_pb2.Target]) -> None:
-    if any(t.precision == job_pb2.PRECISION_BF16 for t in targets) and not runtimes.has_bf16():
-        report.warning(
-            "BF16_NOT_NATIVE",
-            "this CPU has no bf16, so openvino answered in fp32: convert on a CPU like those that serve, "
-            "or the certificate shows less than bf16 loses",
-        )
-
-
-def _laid_out(
-    folder: Path,
-    source: Checkpoint,
-    portable: Path,
-    targets: Sequence[conversion_pb2.Target],
-    stages: _Stages,
-) -> Path:
-    """Fills the version's folder with all but certificate and manifest, and returns it."""
-    model = folder / layout.served_file(job_pb2.RUNTIME_ONNXRUNTIME)
-    if _wants_int8(targets):
-        stages.begin("quantize")
-        quantize.quantize(portable, model)
-    else:
-        _link(portable, model)
-    if any(target.runtime == job_pb2.RUNTIME_OPENVINO for target in targets):
-        _link(portable, folder / layout.served_file(job_pb2.RUNTIME_OPENVINO))
-    for name in ("tokenizer.json", "golden.json"):
-        shutil.copyfile(source.folder / name, folder / name)
-    return folder
-
-
-def _wants_int8(targets: Sequence[conversion_pb2.Target]) -> bool:
-    return any(target.precision == job_pb2.PRECISION_INT8 for target in targets)
 
 
 def _manifest(order: worker_pb2.WorkOrder, source: Checkpoint) -> models_pb2.VersionManifest:
@@ -195,13 +130,6 @@ def _emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import onnxruntime
 import openvino
 
 from conch.v1 import job_pb2
-from services.tasks.base import FloatArray, IntArray
+from services.tasks.tensors import Array
 
-Run = Callable[[Mapping[str, IntArray]], dict[str, FloatArray]]
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 def has_bf16() -> bool:
@@ -34,7 +34,7 @@ def _open_onnxruntime(path: Path) -> Run:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
-    def run(inputs: Mapping[str, IntArray]) -> dict[str, FloatArray]:
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
     return run
@@ -45,7 +45,7 @@ def _open_openvino(path: Path) -> Run:
     compiled = openvino.Core().compile_model(path, "CPU", hints)
     names = [output.get_any_name() for output in compiled.outputs]
 
-    def run(inputs: Mapping[str, IntArray]) -> dict[str, FloatArray]:
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
         answer = compiled(dict(inputs))
         return {name: np.array(answer[name], dtype=np.float32) for name in names}
 

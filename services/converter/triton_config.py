@@ -4,7 +4,8 @@ Knows the official backends' demands and parameter names; knows nothing about an
 all versions of a model share one config.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import (
@@ -19,10 +20,9 @@ from tritonclient.grpc.model_config_pb2 import (
     ModelWarmup,
 )
 
-from conch.v1 import job_pb2
 from services.repository import layout
-from services.targets import runtime_name
 from services.tasks import Task, TensorSpec
+from services.tasks.forms import Form
 
 MAX_BATCH_SIZE = 64
 """Most rows that one onnxruntime call takes. The gateway batches by tokens and stays below it."""
@@ -30,14 +30,24 @@ MAX_BATCH_SIZE = 64
 _HEADER = "# Made by Conch from the task's TensorSpecs; a conversion that would change it is refused.\n"
 _DTYPES = {"int64": DataType.TYPE_INT64, "int32": DataType.TYPE_INT32, "float32": DataType.TYPE_FP32}
 
+
+@dataclass(frozen=True)
+class _Backend:
+    """How a backend wants to be configured; `batched` ones have max_batch_size and no batch axis in dims."""
+
+    parameters: Mapping[str, str]
+    batched: bool = True
+    warmed: bool = True
+    decoupled: bool = False
+
+
 # 0 = as many threads as the machine has cores, for both runtimes.
-_PARAMETERS: dict[job_pb2.Runtime.ValueType, dict[str, str]] = {
-    job_pb2.RUNTIME_ONNXRUNTIME: {"intra_op_thread_count": "0"},
-    job_pb2.RUNTIME_OPENVINO: {
-        "HINT_BF16": "YES",
-        "INFERENCE_NUM_THREADS": "0",
-        "PERFORMANCE_HINT": "LATENCY",
-    },
+_BACKENDS: dict[str, _Backend] = {
+    "onnxruntime": _Backend({"intra_op_thread_count": "0"}),
+    # The official openvino backend turns max_batch_size into a fixed batch; 0 leaves the axis free.
+    "openvino": _Backend(
+        {"HINT_BF16": "YES", "INFERENCE_NUM_THREADS": "0", "PERFORMANCE_HINT": "LATENCY"}, batched=False
+    ),
 }
 
 # (batch, sequence) of zeros that Triton runs before a version counts as loaded. It faults the weights in
@@ -47,17 +57,23 @@ _WARMUP_SHAPES = ((1, 8), (8, 8))
 
 
 def config_texts(model: str, task: Task, inputs: Sequence[TensorSpec]) -> dict[str, str]:
-    """Returns the text of every runtime's config by its path in the model's folder."""
-    return {layout.config_file(runtime): config_text(model, task, inputs, runtime) for runtime in _PARAMETERS}
+    """Returns the text of every pool's config by its path in the model's folder.
+
+    vLLM's is there only where a target asks for it: see the task's forms.
+    """
+    return {
+        layout.config_file(pool): config_text(model, task, inputs, form)
+        for form in task.forms
+        for pool in form.pools
+        if form.is_default
+    }
 
 
-def config_text(
-    model: str, task: Task, inputs: Sequence[TensorSpec], runtime: job_pb2.Runtime.ValueType
-) -> str:
-    """Returns the config of `model` for `runtime` in protobuf's text format."""
-    config = _base(model, runtime)
-    # The official openvino backend turns max_batch_size into a fixed batch; 0 leaves the axis free.
-    batched = runtime == job_pb2.RUNTIME_ONNXRUNTIME
+def config_text(model: str, task: Task, inputs: Sequence[TensorSpec], form: Form) -> str:
+    """Returns the config of `model` for one form in protobuf's text format."""
+    backend = _BACKENDS[form.backend]
+    config = _base(model, form, backend)
+    batched = backend.batched
     if batched:
         config.max_batch_size = MAX_BATCH_SIZE
         config.dynamic_batching.CopyFrom(ModelDynamicBatching())
@@ -69,21 +85,25 @@ def config_text(
         ModelOutput(name=spec.name, data_type=_DTYPES[spec.dtype], dims=_dims(spec, batched=batched))
         for spec in task.outputs
     )
-    config.model_warmup.extend(
-        _warmup(batch, sequence, inputs, batched=batched) for batch, sequence in _WARMUP_SHAPES
-    )
+    if backend.warmed:
+        config.model_warmup.extend(
+            _warmup(batch, sequence, inputs, batched=batched) for batch, sequence in _WARMUP_SHAPES
+        )
     return _HEADER + text_format.MessageToString(config, as_utf8=True)
 
 
-def _base(model: str, runtime: job_pb2.Runtime.ValueType) -> ModelConfig:
-    return ModelConfig(
+def _base(model: str, form: Form, backend: _Backend) -> ModelConfig:
+    config = ModelConfig(
         name=model,
-        backend=runtime_name(runtime),
-        default_model_filename=layout.served_file(runtime),
+        backend=form.backend,
+        default_model_filename=form.file,
         version_policy=ModelVersionPolicy(all=ModelVersionPolicy.All()),
         instance_group=[ModelInstanceGroup(count=1, kind=ModelInstanceGroup.KIND_CPU)],
-        parameters={key: ModelParameter(string_value=value) for key, value in _PARAMETERS[runtime].items()},
+        parameters={key: ModelParameter(string_value=value) for key, value in backend.parameters.items()},
     )
+    if backend.decoupled:
+        config.model_transaction_policy.decoupled = True
+    return config
 
 
 def _dims(spec: TensorSpec, *, batched: bool) -> list[int]:

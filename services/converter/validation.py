@@ -4,23 +4,18 @@ Knows the ranges that conversion.proto states; knows nothing about ONNX.
 """
 
 import re
+from contextlib import suppress
 
 from conch.v1 import conversion_pb2, job_pb2, models_pb2
 from services import storage
-from services.errors import InvalidRequest, NotFound, NotReady
+from services.errors import InvalidRequest, NotFound, NotReady, ServiceError
 from services.jobs import sources
 from services.jobs.violations import Violations
-from services.tasks import find_task
+from services.tasks import Task, find_task
 
 _MODEL = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _CHECKPOINT = "spec.checkpoint_uri"
 _TARGETS = "spec.targets"
-# The first of each is the default. Triton's official openvino backend has no way to ask for fp32
-# where the CPU's default is bf16, so a certificate for it would not hold there.
-_PRECISIONS = {
-    job_pb2.RUNTIME_ONNXRUNTIME: (job_pb2.PRECISION_FP32, job_pb2.PRECISION_INT8),
-    job_pb2.RUNTIME_OPENVINO: (job_pb2.PRECISION_BF16,),
-}
 
 
 def complete(spec: conversion_pb2.ConversionSpec) -> conversion_pb2.ConversionSpec:
@@ -30,11 +25,9 @@ def complete(spec: conversion_pb2.ConversionSpec) -> conversion_pb2.ConversionSp
     full.checkpoint_uri = sources.absolute(spec.checkpoint_uri)
     full.num_parity_examples = spec.num_parity_examples or 500
     full.max_attempts = spec.max_attempts or 3
-    if not full.targets:
-        full.targets.extend(conversion_pb2.Target(runtime=runtime) for runtime in _PRECISIONS)
-    for target in full.targets:
-        if target.runtime in _PRECISIONS:
-            target.precision = target.precision or _PRECISIONS[target.runtime][0]
+    with suppress(ServiceError):  # what is wrong with the checkpoint is said by `check`
+        task = find_task(_read_checkpoint(full.checkpoint_uri).task, field=_CHECKPOINT)
+        _complete_targets(full, task)
     return full
 
 
@@ -48,29 +41,40 @@ def check(spec: conversion_pb2.ConversionSpec) -> None:
         found.add("spec.model", "must be 1 to 63 of [a-z0-9_-], starting with a letter")
     found.within("spec.num_parity_examples", spec.num_parity_examples, 32, 100_000)
     found.within("spec.max_attempts", spec.max_attempts, 1, 10)
-    _check_targets(found, spec)
     with found.gathered():
-        _check_limits(found, spec, _read_checkpoint(spec.checkpoint_uri))
+        task = find_task(_read_checkpoint(spec.checkpoint_uri).task, field=_CHECKPOINT)
+        _check_targets(found, spec, task)
+        _check_limits(found, spec, task)
     found.raise_any()
 
 
-def _check_targets(found: Violations, spec: conversion_pb2.ConversionSpec) -> None:
+def _complete_targets(spec: conversion_pb2.ConversionSpec, task: Task) -> None:
+    if not spec.targets:
+        forms = (form for form in task.forms if form.is_default)
+        spec.targets.extend(conversion_pb2.Target(runtime=form.runtime) for form in forms)
+    for target in spec.targets:
+        if form := task.form_of(target.runtime):
+            target.precision = target.precision or form.precisions[0]
+
+
+def _check_targets(found: Violations, spec: conversion_pb2.ConversionSpec, task: Task) -> None:
     runtimes = [target.runtime for target in spec.targets]
     if len(set(runtimes)) < len(runtimes):
         found.add(_TARGETS, "at most one target a runtime")
+    if not any(form.pools for runtime in runtimes if (form := task.form_of(runtime))):
+        found.add(_TARGETS, f"none of them can serve {task.id}")
     for i, target in enumerate(spec.targets):
-        if target.runtime not in _PRECISIONS:
-            found.add(f"{_TARGETS}[{i}].runtime", "must be RUNTIME_ONNXRUNTIME or RUNTIME_OPENVINO")
-        elif target.precision not in _PRECISIONS[target.runtime]:
-            names = " or ".join(job_pb2.Precision.Name(p) for p in _PRECISIONS[target.runtime])
+        form = task.form_of(target.runtime)
+        if form is None:
+            names = " or ".join(job_pb2.Runtime.Name(form.runtime) for form in task.forms)
+            found.add(f"{_TARGETS}[{i}].runtime", f"must be {names} for {task.id}")
+        elif target.precision not in form.precisions:
+            names = " or ".join(job_pb2.Precision.Name(p) for p in form.precisions)
             runtime = job_pb2.Runtime.Name(target.runtime)
             found.add(f"{_TARGETS}[{i}].precision", f"Triton's {runtime} can only be asked for {names}")
 
 
-def _check_limits(
-    found: Violations, spec: conversion_pb2.ConversionSpec, checkpoint: models_pb2.CheckpointManifest
-) -> None:
-    task = find_task(checkpoint.task, field=_CHECKPOINT)
+def _check_limits(found: Violations, spec: conversion_pb2.ConversionSpec, task: Task) -> None:
     known = sorted(task.limits(job_pb2.PRECISION_FP32))
     for name, limit in spec.limits.items():
         if name not in known:

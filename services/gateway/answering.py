@@ -7,20 +7,21 @@ caller's deadline.
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, cast
 
 from google.protobuf.duration_pb2 import Duration
 
 from conch.v1 import inference_pb2
 from services.errors import InvalidRequest, NotReady
 from services.gateway.admission import too_late
-from services.gateway.batching import Row
 from services.gateway.limits import check_texts, num_characters
 from services.gateway.metrics import Metrics
 from services.gateway.settings import GatewaySettings
 from services.gateway.warming import ServedVersion
 from services.interceptors import code_of
-from services.tasks.encoding import Encoder, Tokens
+from services.tasks import Encoded, Example
+from services.tasks.example import answers_of
+from services.tasks.rpcs import UnaryRpc
 
 
 class UnaryRequest(Protocol):
@@ -59,34 +60,6 @@ class Picks(Protocol):
         """
 
 
-class Texts(NamedTuple):
-    """The texts of a request, and the second texts of pairs if it has them."""
-
-    texts: Sequence[str]
-    pairs: Sequence[str] = ()
-
-
-Request = TypeVar("Request", bound=UnaryRequest, contravariant=True)
-Response = TypeVar("Response", bound=UnaryResponse, covariant=True)
-
-
-class UnaryRpc(Protocol, Generic[Request, Response]):
-    """What is particular to one task's rpc."""
-
-    name: str
-    """Name of the rpc, for metrics."""
-    task: str
-    """Hugging Face id of the task that its models must have."""
-
-    def texts(self, request: Request) -> Texts:
-        """Returns what is to be encoded."""
-
-    def respond(
-        self, request: Request, served: ServedVersion, tokens: Sequence[Tokens], rows: Sequence[Row]
-    ) -> Response:
-        """Returns the answer to the outputs `rows`, one for each text; who answered is added later."""
-
-
 class Answering:
     """Answers any UnaryRpc through the versions that are served."""
 
@@ -95,41 +68,43 @@ class Answering:
         self._settings = settings
         self._metrics = metrics
 
-    async def answer(self, rpc: UnaryRpc[Request, Response], request: Request, caller: Caller) -> Response:
-        """Returns the answer; raises one of services.errors as the contract of InferenceService says."""
+    async def answer(self, name: str, request: UnaryRequest, caller: Caller) -> Any:
+        """Returns the response of the rpc `name`.
+
+        Raises one of services.errors as the contract of InferenceService says.
+        """
         started = time.perf_counter()
         deadline = self._deadline(caller)
-        texts = rpc.texts(request)
-        check_texts(texts.texts, texts.pairs, self._settings)
-        served = self._pick(rpc, request)
+        served = self._pick(request)
         try:
-            return await self._answer(rpc, request, served, texts, deadline, started)
+            return await self._answer(name, request, served, deadline, started)
         except BaseException as error:
             version = served.served_by
-            self._metrics.version_failed(rpc.name, version.model, version.version, code_of(error))
+            self._metrics.version_failed(name, version.model, version.version, code_of(error))
             raise
 
     async def _answer(
-        self,
-        rpc: UnaryRpc[Request, Response],
-        request: Request,
-        served: ServedVersion,
-        texts: Texts,
-        deadline: float,
-        started: float,
-    ) -> Response:
+        self, name: str, request: UnaryRequest, served: ServedVersion, deadline: float, started: float
+    ) -> Any:
+        rpc = unary_rpc(name, served)
+        texts = rpc.texts(request)
+        check_texts(texts, self._settings)
+        examples = rpc.examples(request, served)
         encoding = time.perf_counter()
-        tokens = await self._encode(served.encoder, texts)
-        encoded = time.perf_counter()
-        batched = await served.batcher.submit(tokens, deadline=deadline)
+        encoded = await self._encode(served, examples, num_characters(texts))
+        encoded_at = time.perf_counter()
+        windows = [window for one in encoded for window in one.windows]
+        batched = await served.batcher.submit(windows, deadline=deadline)
         decoding = time.perf_counter()
-        response = rpc.respond(request, served, tokens, batched.rows)
+        response = rpc.respond(
+            request, encoded, answers_of(encoded, batched.rows, served.task.outputs), served
+        )
         response.served_by.CopyFrom(served.served_by)
         ended = time.perf_counter()
         self._say_times(
-            rpc.name,
+            name,
             response,
-            encoded - encoding,
+            encoded_at - encoding,
             batched.queue_seconds,
             batched.infer_seconds,
             ended - decoding,
@@ -147,20 +122,18 @@ class Answering:
             raise too_late(-left, f"{remaining:.3f} s were left when the request arrived")
         return asyncio.get_running_loop().time() + left
 
-    def _pick(self, rpc: UnaryRpc[Request, Response], request: Request) -> ServedVersion:
+    def _pick(self, request: UnaryRequest) -> ServedVersion:
         if not request.model:
             raise InvalidRequest.field("model", "is required", reason="NO_MODEL")
-        served = self._serving.pick(request.model, request.version)
-        if served.task.id != rpc.task:
-            raise NotReady(
-                f"{request.model} answers {served.task.id}; {rpc.name} is for {rpc.task}", reason="OTHER_TASK"
-            )
-        return served
+        return self._serving.pick(request.model, request.version)
 
-    async def _encode(self, encoder: Encoder, texts: Texts) -> list[Tokens]:
-        if num_characters(*texts) <= self._settings.thread_tokenize_characters:
-            return encoder.encode(texts.texts, texts.pairs)
-        return await asyncio.to_thread(encoder.encode, texts.texts, texts.pairs)
+    async def _encode(
+        self, served: ServedVersion, examples: Sequence[Example], characters: int
+    ) -> list[Encoded]:
+        task, encoder, facts = served.task, served.encoder, served.facts
+        if characters <= self._settings.thread_tokenize_characters:
+            return task.encode(encoder, examples, facts)
+        return await asyncio.to_thread(task.encode, encoder, examples, facts)
 
     def _say_times(self, rpc_name: str, response: UnaryResponse, *seconds: float) -> None:
         tokenize, queue, infer, decode, total = seconds
@@ -171,6 +144,16 @@ class Answering:
         _set(timings.decode, decode)
         _set(timings.total, total)
         self._metrics.stages(rpc_name, served_by.model, served_by.version).observe(*seconds)
+
+
+def unary_rpc(name: str, served: ServedVersion) -> UnaryRpc[Any, Any]:
+    """Returns what a version's task says of the rpc `name`. Raises NotReady if it does not answer that."""
+    task = served.task
+    if name not in task.rpcs:
+        rpcs = ", ".join(task.rpcs)
+        message = f"{served.served_by.model} answers {task.id} ({rpcs}), not {name}"
+        raise NotReady(message, reason="OTHER_TASK")
+    return cast(UnaryRpc[Any, Any], task.rpcs[name])
 
 
 def _set(duration: Duration, seconds: float) -> None:

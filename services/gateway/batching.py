@@ -17,14 +17,14 @@ from services.gateway.calls import Batched, Call, Request, Row
 from services.gateway.queue import Queue, Waiting
 from services.gateway.settings import GatewaySettings
 from services.gateway.shapes import Shapes
-from services.tasks.base import FloatArray, IntArray
 from services.tasks.encoding import Tokens, pad
+from services.tasks.tensors import Array
 
 __all__ = ["BatchLimits", "BatchObserver", "Batched", "Batcher", "Infer", "Row"]
 
 log = structlog.get_logger(__name__)
 
-Infer = Callable[[Mapping[str, IntArray], float | None], Awaitable[Mapping[str, FloatArray]]]
+Infer = Callable[[Mapping[str, Array], float | None], Awaitable[Mapping[str, Array]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +102,15 @@ class Batcher:
             self._leave(request)
             raise
 
-    async def warm(self, limit_seconds: float | None = None) -> None:
+    async def warm(
+        self, limit_seconds: float | None = None, *, parameters: Mapping[str, float] | None = None
+    ) -> None:
         """Sends every shape once, past the queue: what a runtime prepares for a shape, it prepares now.
 
-        Stops early after `limit_seconds`. Raises what `infer` raises.
+        `parameters` are those of its rows. Stops early after `limit_seconds`. Raises what `infer` raises.
         """
-        row, started = Tokens([self._pad_id], [0]), self._loop.time()
+        row = Tokens([self._pad_id], [0], parameters=parameters or {})
+        started = self._loop.time()
         for num_rows, length in self._shapes.all():
             if limit_seconds is not None and self._loop.time() - started >= limit_seconds:
                 return
@@ -172,7 +175,7 @@ class Batcher:
     async def _run(self, call: Call) -> None:
         started = self._loop.time()
         failure: Exception | None = None
-        outputs: Mapping[str, FloatArray] = {}
+        outputs: Mapping[str, Array] = {}
         try:
             inputs = pad(call.rows, call.length, self._pad_id, batch=call.num_rows)
             outputs = await self._infer(inputs, call.timeout_seconds(started))
@@ -190,7 +193,7 @@ class Batcher:
         self._admission.inflight_tokens -= call.num_padded_tokens
         self._send_soon()
 
-    def _deliver(self, call: Call, outputs: Mapping[str, FloatArray], started: float) -> None:
+    def _deliver(self, call: Call, outputs: Mapping[str, Array], started: float) -> None:
         seconds = self._loop.time() - started
         self._admission.rate.record(call.num_padded_tokens, seconds)
         for i, item in enumerate(call.items):

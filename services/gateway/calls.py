@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services.gateway.queue import Waiting
-from services.tasks.base import FloatArray
 from services.tasks.encoding import Tokens
+from services.tasks.tensors import Array
 
-Row = dict[str, FloatArray]
+Row = dict[str, Array]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,32 +7,36 @@ from collections.abc import Sequence
 
 from services.errors import InvalidRequest
 from services.gateway.settings import GatewaySettings
+from services.tasks.rpcs import TextField
 
 _MOST_BYTES_A_CHARACTER = 4
 
 
-def check_texts(texts: Sequence[str], pairs: Sequence[str], settings: GatewaySettings) -> None:
+def check_texts(fields: Sequence[TextField], settings: GatewaySettings) -> None:
     """Raises InvalidRequest that names the first bad field (`texts[3]`) and what is wrong with it."""
-    if not texts:
-        raise InvalidRequest.field("texts", "at least one text is required", reason="NO_TEXTS")
-    if len(texts) > settings.max_texts:
-        raise InvalidRequest.field(
-            "texts", f"{len(texts)} texts, at most {settings.max_texts} may be sent", reason="TOO_MANY_TEXTS"
-        )
-    if pairs and len(pairs) != len(texts):
-        raise InvalidRequest.field(
-            "text_pairs",
-            f"{len(pairs)} for {len(texts)} texts; send one for each or none",
-            reason="PAIRS_MISMATCH",
-        )
-    for field, values in (("texts", texts), ("text_pairs", pairs)):
-        for i, text in enumerate(values):
-            _check_text(f"{field}[{i}]", text, settings.max_text_bytes)
+    for field in fields:
+        _check_number(field, field.most or settings.max_texts)
+        for i, text in enumerate(field.texts):
+            _check_text(
+                field.name if field.is_single else f"{field.name}[{i}]", text, settings.max_text_bytes
+            )
 
 
-def num_characters(texts: Sequence[str], pairs: Sequence[str]) -> int:
+def num_characters(fields: Sequence[TextField]) -> int:
     """Returns how much text there is to read."""
-    return sum(map(len, texts)) + sum(map(len, pairs))
+    return sum(len(text) for field in fields for text in field.texts)
+
+
+def _check_number(field: TextField, most: int) -> None:
+    found = len(field.texts)
+    if found < field.least:
+        message = (
+            "at least one text is required" if field.least == 1 else f"{found}, {field.least} are required"
+        )
+        raise InvalidRequest.field(field.name, message, reason="NO_TEXTS")
+    if found > most:
+        message = f"{found} texts, at most {most} may be sent"
+        raise InvalidRequest.field(field.name, message, reason="TOO_MANY_TEXTS")
 
 
 def _check_text(field: str, text: str, max_bytes: int) -> None:

@@ -7,15 +7,16 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from google.protobuf import json_format
 
 from conch.v1 import job_pb2, models_pb2
 from services.errors import NotReady
 from services.gateway.batching import Batcher
-from services.tasks import Task
-from services.tasks.base import FloatArray
+from services.tasks import Facts, Task
 from services.tasks.encoding import Encoder
+from services.tasks.example import answers_of
+from services.tasks.golden import golden_answers
+from services.tasks.tensors import Answer, Array
 
 
 def read_golden(folder: Path) -> list[models_pb2.GoldenExample]:
@@ -34,6 +35,7 @@ async def prove(
     golden: Sequence[models_pb2.GoldenExample],
     *,
     task: Task,
+    facts: Facts,
     encoder: Encoder,
     batcher: Batcher,
     verdict: job_pb2.Verdict | None,
@@ -45,12 +47,15 @@ async def prove(
     Right is what the verdict's limits say. Without a verdict (an explicit override) there is no limit
     to hold answers against: they must be finite.
     """
-    texts, pairs = [e.text for e in golden], [e.text_pair for e in golden]
-    batched = await batcher.submit(encoder.encode(texts, pairs if any(pairs) else ()))
-    reference = {spec.name: _golden_outputs(golden, spec.name) for spec in task.outputs}
-    answered = {name: np.stack([row[name] for row in batched.rows]) for name in reference}
-    _check_shapes(reference, answered)
-    figures = task.compare(reference, answered, task.predict(reference))
+    try:
+        examples, reference = golden_answers(golden)
+    except ValueError as error:
+        raise _not_proven(f"its golden.json is damaged: {error}") from error
+    encoded = task.encode(encoder, examples, facts)
+    batched = await batcher.submit([window for one in encoded for window in one.windows])
+    answered = answers_of(encoded, batched.rows, task.outputs)
+    _check_shapes(reference, answered, task)
+    figures = task.compare(encoded, reference, answered, facts)
     _check_figures(figures, _limits(verdict), rates=task.rates, num_examples=len(golden))
     return figures
 
@@ -61,21 +66,19 @@ def _limits(verdict: job_pb2.Verdict | None) -> Mapping[str, float]:
     return {figure.name: figure.limit for figure in verdict.figures} | {"num_nonfinite": 0.0}
 
 
-def _golden_outputs(golden: Sequence[models_pb2.GoldenExample], name: str) -> FloatArray:
-    """Returns the golden values of one output, `(example, ...)`."""
-    tensors = [example.outputs[name] for example in golden]
-    try:
-        return np.stack([np.array(t.values, dtype=np.float32).reshape(t.shape) for t in tensors])
-    except ValueError as error:
-        raise _not_proven(f"its golden.json is damaged: {error}") from error
+def _check_shapes(reference: Sequence[Answer], answered: Sequence[Answer], task: Task) -> None:
+    for want, got in zip(reference, answered, strict=True):
+        if len(want) != len(got):
+            raise _not_proven(f"a text was read in {len(got)} windows, the trained model read {len(want)}")
+        for spec in task.outputs:
+            for ours, theirs in zip(got, want, strict=True):
+                _check_shape(spec.name, ours[spec.name].shape, theirs)
 
 
-def _check_shapes(reference: Mapping[str, FloatArray], answered: Mapping[str, FloatArray]) -> None:
-    for name, want in reference.items():
-        if answered[name].shape != want.shape:
-            raise _not_proven(
-                f"output {name} came back as {answered[name].shape}, the trained model's is {want.shape}"
-            )
+def _check_shape(name: str, shape: tuple[int, ...], reference: Mapping[str, Array]) -> None:
+    if name not in reference or reference[name].shape != shape:
+        wanted = reference[name].shape if name in reference else "missing"
+        raise _not_proven(f"output {name} came back as {shape}, the trained model's is {wanted}")
 
 
 def _check_figures(

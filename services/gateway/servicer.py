@@ -1,63 +1,30 @@
-"""conch.v1.InferenceService: one rpc a task, each the same path with the task's own facts.
+"""conch.v1.InferenceService: every rpc is the same path with its task's own facts.
 
-Knows requests and responses; the path itself is `services.gateway.answering`.
+Knows the rpcs' names; the path itself is `services.gateway.answering`, what is particular to an rpc
+stands in its task's file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from conch.v1 import inference_pb2, inference_pb2_grpc
-from services.gateway.answering import Answering, Texts
-from services.gateway.batching import Row
-from services.gateway.warming import ServedVersion
+from services.gateway.answering import Answering
 from services.interceptors import Context
-from services.tasks.encoding import Tokens
-from services.tasks.text_classification import TextClassification
+
+_RPCS = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].methods
 
 
-class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
-    """Typed answers; every rpc is documented in inference.proto."""
-
-    def __init__(self, answering: Answering) -> None:
-        self._answering = answering
-
-    async def Classify(
-        self, request: inference_pb2.ClassifyRequest, context: Context
-    ) -> inference_pb2.ClassifyResponse:
-        """Gives each text, or pair of texts, the labels that fit it best."""
-        return await self._answering.answer(_CLASSIFY, request, context)
+def inference_servicer(answering: Answering) -> inference_pb2_grpc.InferenceServiceServicer:
+    """Returns the servicer of typed answers; every rpc is documented in inference.proto."""
+    methods = {rpc.name: _unary(answering, rpc.name) for rpc in _RPCS if not rpc.server_streaming}
+    made: inference_pb2_grpc.InferenceServiceServicer = type(
+        "InferenceServicer", (inference_pb2_grpc.InferenceServiceServicer,), methods
+    )()
+    return made
 
 
-class _Classify:
-    name = "Classify"
-    task = TextClassification.id
+def _unary(answering: Answering, name: str) -> Callable[[Any, Any, Context], Awaitable[Any]]:
+    async def answer(self: Any, request: Any, context: Context) -> Any:
+        return await answering.answer(name, request, context)
 
-    def __init__(self) -> None:
-        self._decode = TextClassification().decode
-
-    def texts(self, request: inference_pb2.ClassifyRequest) -> Texts:
-        return Texts(request.texts, request.text_pairs)
-
-    def respond(
-        self,
-        request: inference_pb2.ClassifyRequest,
-        served: ServedVersion,
-        tokens: Sequence[Tokens],
-        rows: Sequence[Row],
-    ) -> inference_pb2.ClassifyResponse:
-        labels, top_k = served.labels, request.top_k
-        return inference_pb2.ClassifyResponse(
-            classifications=[
-                inference_pb2.Classification(
-                    labels=self._decode(row["logits"], labels, top_k), tokens=input_tokens(read)
-                )
-                for read, row in zip(tokens, rows, strict=True)
-            ]
-        )
-
-
-def input_tokens(tokens: Tokens) -> inference_pb2.InputTokens:
-    """Returns how a text was read."""
-    return inference_pb2.InputTokens(num_tokens=len(tokens), truncated=tokens.truncated)
-
-
-_CLASSIFY = _Classify()
+    return answer

@@ -17,10 +17,11 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from services.errors import BackendUnavailable, DeadlineExceeded, NotFound, NotReady, ServiceError
-from services.tasks.base import FloatArray, IntArray
+from services.tasks.tensors import Array
 
 Answer = TypeVar("Answer")
 
+_DATATYPES = {"int64": "INT64", "float32": "FP32"}
 _DTYPES = {"FP32": np.float32, "FP16": np.float16, "FP64": np.float64, "INT64": np.int64, "INT32": np.int32}
 _READY_SECONDS = 5.0
 _COLD_SECONDS = 10.0
@@ -57,12 +58,13 @@ class Triton:
         self,
         model: str,
         version: int,
-        inputs: Mapping[str, IntArray],
+        inputs: Mapping[str, Array],
         output_names: Sequence[str],
         *,
         timeout_seconds: float | None = None,
-    ) -> dict[str, FloatArray]:
-        """Returns the outputs by name, `(batch, ...)` each; inputs are int64 `(batch, sequence)`.
+    ) -> dict[str, Array]:
+        """Returns the outputs by name, `(batch, ...)` each; inputs are int64 `(batch, sequence)` or, of
+        parameters, int64 or float32 `(batch, 1)`.
 
         Triton gets the timeout both as the call's deadline and as the request's `timeout` parameter
         (microseconds), so that it stays out of Triton's queue too. Raises DeadlineExceeded if it
@@ -144,26 +146,29 @@ class Triton:
 
 
 def _infer_request(
-    model: str, version: int, inputs: Mapping[str, IntArray], output_names: Sequence[str], request_id: str
+    model: str, version: int, inputs: Mapping[str, Array], output_names: Sequence[str], request_id: str
 ) -> Any:
     request = service_pb2.ModelInferRequest(model_name=model, model_version=str(version), id=request_id)
     for name, array in inputs.items():
-        request.inputs.add(name=name, datatype="INT64", shape=array.shape)
+        request.inputs.add(name=name, datatype=_DATATYPES[array.dtype.name], shape=array.shape)
         request.raw_input_contents.append(array.tobytes())
     for name in output_names:
         request.outputs.add(name=name)
     return request
 
 
-def _tensor(response: Any, name: str, num_rows: int) -> FloatArray:
-    """Returns one output as float32; a Triton whose environment has numpy 2 *succeeds* with empty ones."""
+def _tensor(response: Any, name: str, num_rows: int) -> Array:
+    """Returns one output, floats as float32.
+
+    A Triton whose environment has numpy 2 *succeeds* with empty ones.
+    """
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
         if output.name == name:
             return _array(output, raw, num_rows)
     raise TritonError(f"{response.model_name}: no bytes came for output {name!r}")
 
 
-def _array(output: Any, raw: bytes, num_rows: int) -> FloatArray:
+def _array(output: Any, raw: bytes, num_rows: int) -> Array:
     shape, dtype = tuple(output.shape), _DTYPES.get(output.datatype)
     if dtype is None:
         raise TritonError(f"output {output.name!r} has datatype {output.datatype}")
@@ -172,7 +177,7 @@ def _array(output: Any, raw: bytes, num_rows: int) -> FloatArray:
             f"output {output.name!r} of {num_rows} rows came as shape {shape} in {len(raw)} bytes"
         )
     array = np.frombuffer(raw, dtype=dtype).reshape(shape)
-    return array if dtype is np.float32 else array.astype(np.float32)
+    return array.astype(np.float32) if dtype in (np.float16, np.float64) else array
 
 
 def _meaning(error: grpc.aio.AioRpcError, subject: str) -> Exception:

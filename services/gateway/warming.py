@@ -20,9 +20,10 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.shapes import Shapes
 from services.gateway.triton import Triton
 from services.repository import certificates
-from services.tasks import Task, find_task
-from services.tasks.base import FloatArray, IntArray
+from services.targets import runtime_name, runtime_of
+from services.tasks import Facts, Task, find_task
 from services.tasks.encoding import Encoder
+from services.tasks.tensors import Array
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +36,7 @@ class ServedVersion:
 
     version: models_pb2.Version
     task: Task
-    labels: Sequence[str]
+    facts: Facts
     encoder: Encoder
     served_by: inference_pb2.ServedBy
     batcher: Batcher
@@ -67,7 +68,7 @@ class Warming:
         folder = self.settings.resolved_staged() / version.model / str(version.version)
         encoder = await asyncio.to_thread(_read_encoder, folder, version)
         try:
-            infer, runtime = await self._infer(version, task), await self._runtime(version)
+            infer, runtime = await self._infer(version, task), await self._runtime(version, task)
         except NotFound as error:
             raise BackendUnavailable(
                 "Triton lost it while it came up", reason="TRITON_UNAVAILABLE"
@@ -75,10 +76,10 @@ class Warming:
         served = ServedVersion(
             version=version,
             task=task,
-            labels=tuple(version.manifest.checkpoint.labels),
+            facts=Facts.of(version.manifest.checkpoint),
             encoder=encoder,
             served_by=_served_by(version, verdict, runtime),
-            batcher=self._batcher(version, infer, encoder),
+            batcher=self._batcher(version, infer, encoder, runtime),
         )
         await self._prove(served, folder, verdict)
         return served
@@ -91,16 +92,17 @@ class Warming:
                 return None
             raise
 
-    async def _runtime(self, version: models_pb2.Version) -> job_pb2.Runtime.ValueType:
+    async def _runtime(self, version: models_pb2.Version, task: Task) -> job_pb2.Runtime.ValueType:
+        form = task.form_in(runtime_of(self.settings.runtime))
         config = await self.triton.model_config(version.model, version.version)
         name = config.backend or config.platform.removesuffix("_onnx")
-        if name != self.settings.runtime:
+        if form is None or name != form.backend:
             raise NotReady(
                 f"Triton runs it with {name or 'no known backend'}, this gateway expects "
-                f"{self.settings.runtime}: start both with the same CONCH_RUNTIME",
+                f"{form.backend if form else self.settings.runtime}: start both with the same CONCH_RUNTIME",
                 reason="OTHER_RUNTIME",
             )
-        return job_pb2.Runtime.Value(f"RUNTIME_{name.upper()}")
+        return form.runtime
 
     async def _infer(self, version: models_pb2.Version, task: Task) -> Infer:
         metadata = await self.triton.metadata(version.model, version.version)
@@ -110,7 +112,7 @@ class Warming:
         outputs = [spec.name for spec in task.outputs]
         _taken(outputs, [t.name for t in metadata.outputs], "does not give the outputs")
 
-        async def infer(inputs: Mapping[str, IntArray], seconds: float | None) -> Mapping[str, FloatArray]:
+        async def infer(inputs: Mapping[str, Array], seconds: float | None) -> Mapping[str, Array]:
             wanted = {name: inputs[name] for name in taken}
             try:
                 return await self.triton.infer(
@@ -122,10 +124,16 @@ class Warming:
 
         return infer
 
-    def _batcher(self, version: models_pb2.Version, infer: Infer, encoder: Encoder) -> Batcher:
+    def _batcher(
+        self,
+        version: models_pb2.Version,
+        infer: Infer,
+        encoder: Encoder,
+        runtime: job_pb2.Runtime.ValueType,
+    ) -> Batcher:
         return Batcher(
             infer,
-            shapes=Shapes.of(self.settings, self.settings.runtime, encoder.max_length),
+            shapes=Shapes.of(self.settings, runtime_name(runtime), encoder.max_length),
             limits=BatchLimits.of(self.settings),
             pad_id=encoder.pad_id,
             subject=f"{version.model}@{version.version}",
@@ -141,6 +149,7 @@ class Warming:
                 figures = await proving.prove(
                     golden,
                     task=served.task,
+                    facts=served.facts,
                     encoder=served.encoder,
                     batcher=served.batcher,
                     verdict=verdict,

@@ -5,23 +5,24 @@ from collections.abc import Sequence
 from conch.v1 import job_pb2, models_pb2
 from services import storage
 from services.errors import NotReady
-from services.repository import layout
-from services.targets import runtime_name
+from services.targets import runtime_name, runtime_of
+from services.tasks import find_task
+from services.tasks.forms import Form
 
 
-def check(version: models_pb2.Version, runtime: "job_pb2.Runtime.ValueType | str") -> job_pb2.Verdict:
-    """Returns the verdict that lets `runtime` ("openvino" or its enum value) serve `version`.
+def check(version: models_pb2.Version, pool: "job_pb2.Runtime.ValueType | str") -> job_pb2.Verdict:
+    """Returns the verdict that lets pools of Triton for `pool` ("openvino" or the enum) serve `version`.
 
     Reads the version's manifest again for the digests of its files. Raises NotReady, naming version
     and figure or file, if there is no certificate, none for this runtime, a failed one, or one that
     was issued for other files or another version.
     """
-    name = runtime_name(runtime)
-    label = f"{version.model}@{version.version}"
+    form = _form(version, pool)
+    name, label = runtime_name(form.runtime), f"{version.model}@{version.version}"
     if not version.HasField("certificate"):
         raise _refused(version, f"{label} has no certificate", "CERTIFICATE_MISSING")
     _check_identity(version, label)
-    verdicts = _verdicts(version.certificate, name)
+    verdicts = _verdicts(version.certificate, form)
     if not verdicts:
         raise _refused(version, f"{label} is not certified for {name}", "CERTIFICATE_MISSING")
     for verdict in verdicts:
@@ -29,14 +30,19 @@ def check(version: models_pb2.Version, runtime: "job_pb2.Runtime.ValueType | str
     return verdicts[0]
 
 
-def _verdicts(certificate: models_pb2.Certificate, runtime: str) -> Sequence[job_pb2.Verdict]:
-    """Returns every verdict on the file that the runtime serves: one that failed is enough to refuse."""
-    served = layout.SERVED_FILES.get(runtime)
-    return [
-        verdict
-        for verdict in certificate.verdicts
-        if runtime_name(verdict.runtime) == runtime and verdict.file == served
-    ]
+def _form(version: models_pb2.Version, pool: "job_pb2.Runtime.ValueType | str") -> Form:
+    task = find_task(version.manifest.checkpoint.task)
+    form = task.form_in(runtime_of(pool))
+    if form is None:
+        label = f"{version.model}@{version.version}"
+        message = f"{label}: pools of {runtime_name(pool)} cannot serve {task.id}"
+        raise _refused(version, message, "CERTIFICATE_MISSING")
+    return form
+
+
+def _verdicts(certificate: models_pb2.Certificate, form: Form) -> Sequence[job_pb2.Verdict]:
+    """Returns every verdict on the file that the form serves: one that failed is enough to refuse."""
+    return [v for v in certificate.verdicts if v.runtime == form.runtime and form.file in v.files]
 
 
 def _check_identity(version: models_pb2.Version, label: str) -> None:
@@ -60,10 +66,11 @@ def _check_verdict(version: models_pb2.Version, verdict: job_pb2.Verdict, label:
     manifest, digest = storage.read_manifest(version.uri)
     if digest != version.digest:
         raise _refused(version, f"{label}: its manifest changed meanwhile", "ARTIFACT_DAMAGED")
-    if verdict.sha256 not in {file.sha256 for file in manifest.files if file.path == verdict.file}:
-        raise _refused(
-            version, f"{label}: the certificate was issued for another {verdict.file}", "CERTIFICATE_FOREIGN"
-        )
+    ours = {file.path: file.sha256 for file in manifest.files}
+    for path, sha256 in verdict.files.items():
+        if ours.get(path) != sha256:
+            message = f"{label}: the certificate was issued for another {path}"
+            raise _refused(version, message, "CERTIFICATE_FOREIGN")
 
 
 def _refused(version: models_pb2.Version, message: str, reason: str) -> NotReady:

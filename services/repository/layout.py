@@ -2,8 +2,9 @@
 
     <repository>/<model>/config.pbtxt             onnxruntime: the default
                          configs/openvino.pbtxt   read with --model-config-name=openvino
-                         <version>/model.onnx, openvino.onnx, tokenizer.json, golden.json,
-                                   certificate.json, manifest.json (written last)
+                         configs/vllm.pbtxt       read with --model-config-name=vllm
+                         <version>/tokenizer.json, golden.json, certificate.json, manifest.json
+                                   (written last), and the files of the task's forms: model.onnx, ...
 
 Knows names; reads and writes nothing.
 """
@@ -16,17 +17,18 @@ from services.errors import InvalidRequest
 from services.storage import join
 from services.targets import runtime_name
 
-Runtime = Literal["onnxruntime", "openvino", "tensorrt"]
+Runtime = Literal["onnxruntime", "openvino", "tensorrt", "vllm"]
 """A runtime as Triton and the settings name it."""
 
 CERTIFICATE = "certificate.json"
 
 DEFAULT_RUNTIME = "onnxruntime"
-CONFIGS: dict[str, str] = {"onnxruntime": "config.pbtxt", "openvino": "configs/openvino.pbtxt"}
-"""Where a runtime's configuration lies in the model's folder, the default's first."""
-
-SERVED_FILES: dict[str, str] = {"onnxruntime": "model.onnx", "openvino": "openvino.onnx"}
-"""The file of a version that each runtime reads."""
+CONFIGS: dict[str, str] = {
+    "onnxruntime": "config.pbtxt",
+    "openvino": "configs/openvino.pbtxt",
+    "vllm": "configs/vllm.pbtxt",
+}
+"""Where the configuration for pools of a runtime lies in the model's folder, the default's first."""
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -62,11 +64,6 @@ def parse_version(name: str) -> int | None:
     return int(name) if name.isascii() and name.isdigit() and not name.startswith("0") else None
 
 
-def served_file(runtime: job_pb2.Runtime.ValueType) -> str:
-    """Returns the file of a version that `runtime` reads."""
-    return SERVED_FILES[runtime_name(runtime)]
-
-
 def config_file(runtime: job_pb2.Runtime.ValueType) -> str:
-    """Returns where the configuration for `runtime` lies in the model's folder."""
+    """Returns where the configuration for pools of `runtime` lies in the model's folder."""
     return CONFIGS[runtime_name(runtime)]

@@ -1,10 +1,22 @@
 """The NLP tasks: one file each, registered here. A new task is its file, this line and its rpc."""
 
 from services.errors import InvalidRequest
-from services.tasks.base import Column, Example, Outputs, Task, TensorSpec
+from services.tasks.base import Architecture, Column, Task
+from services.tasks.example import Encoded, Example, Facts
+from services.tasks.tensors import TensorSpec
 from services.tasks.text_classification import TextClassification
 
-__all__ = ["TASKS", "Column", "Example", "Outputs", "Task", "TensorSpec", "find_task"]
+__all__ = [
+    "TASKS",
+    "Architecture",
+    "Column",
+    "Encoded",
+    "Example",
+    "Facts",
+    "Task",
+    "TensorSpec",
+    "find_task",
+]
 
 TASKS: dict[str, Task] = {task.id: task for task in (TextClassification(),)}
 

@@ -1,45 +1,39 @@
 """What a task is: the one place where trainer, converter and gateway read the facts of a task from.
 
-Knows tensors as numpy sees them, examples and labels; knows nothing about torch, Triton or gRPC calls.
+Knows examples, tokens and a model's outputs; knows nothing about torch, Triton or gRPC calls.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
-
-from conch.v1 import job_pb2, training_pb2
+from conch.v1 import job_pb2, tasks_pb2
 from services.errors import Violation
+from services.tasks.encoding import Encoder
+from services.tasks.example import Encoded, Example, Facts
+from services.tasks.forms import ENCODER_FORMS, Form
+from services.tasks.rpcs import StreamRpc, UnaryRpc
+from services.tasks.tensors import Answer, Array, TensorSpec
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-Outputs = Mapping[str, FloatArray]
+TOKENS = (
+    TensorSpec("input_ids", "int64", ("batch", "sequence")),
+    TensorSpec("attention_mask", "int64", ("batch", "sequence")),
+    TensorSpec("token_type_ids", "int64", ("batch", "sequence")),
+)
+"""The inputs of an encoder, in the order of the exported graph."""
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """One tensor of a model: from it derive ONNX axes, config.pbtxt dims and Triton inputs.
+class Architecture(Enum):
+    """How a model gives its answer, which decides how it is trained, exported and served."""
 
-    `axes` names every axis: "batch" first, then symbolic names ("sequence", "label"), all of which
-    are dynamic in ONNX and in config.pbtxt, or an int for a fixed extent.
-    """
-
-    name: str
-    dtype: str
-    axes: tuple[str | int, ...]
-
-    @property
-    def dynamic_axes(self) -> dict[int, str]:
-        """The position and name of each symbolic axis, as torch.onnx wants them."""
-        return {i: axis for i, axis in enumerate(self.axes) if isinstance(axis, str)}
-
-    @property
-    def dims(self) -> list[int]:
-        """The extent of each axis but the batch, -1 where dynamic, as config.pbtxt wants them."""
-        return [axis if isinstance(axis, int) else -1 for axis in self.axes[1:]]
+    ENCODER = "encoder"
+    """Tokens in, tensors out, in one pass."""
+    ENCODER_DECODER = "encoder-decoder"
+    """Reads a text, then writes another token by token; the whole of it is the answer."""
+    DECODER = "decoder"
+    """Writes on, token by token, each being an answer."""
 
 
 @dataclass(frozen=True)
@@ -51,72 +45,113 @@ class Column:
     required: bool = True
 
 
-@dataclass(frozen=True)
-class Example:
-    """One labelled text: `row` counts from 1 in its file, headers not counted."""
-
-    text: str
-    text_pair: str
-    target: Any
-    row: int
-
-
 class Task(ABC):
     """One NLP task. Everything that trainer, converter and gateway must agree on stands in its subclass."""
 
     id: ClassVar[str]
-    """Hugging Face task id."""
+    """Hugging Face task id; its kind in TaskSpec is the same with underscores."""
+    architecture: ClassVar[Architecture] = Architecture.ENCODER
     auto_model: ClassVar[str]
     """Name of the transformers class that loads a checkpoint with this task's head."""
-    inputs: ClassVar[tuple[TensorSpec, ...]]
+    inputs: ClassVar[tuple[TensorSpec, ...]] = TOKENS
     """Inputs in the order of the exported graph; a model that takes fewer is exported with fewer."""
     outputs: ClassVar[tuple[TensorSpec, ...]]
     """Outputs in the order of the exported graph."""
+    forms: ClassVar[tuple[Form, ...]] = ENCODER_FORMS
+    """How versions are served, the default first."""
     columns: ClassVar[tuple[Column, ...]]
     """Roles that the trainer looks for in a data file."""
     best_metric: ClassVar[str]
     """Metric by which the best checkpoint is chosen; greater is better."""
     rates: ClassVar[frozenset[str]]
     """Parity figures that are shares of examples: few examples resolve them only coarsely."""
+    rpcs: ClassVar[Mapping[str, UnaryRpc[Any, Any] | StreamRpc[Any, Any]]]
+    """The rpcs of InferenceService that models of this task answer, by name."""
+    ask: ClassVar[str]
+    """Arguments of `conch` that ask a model of this task, {model} standing for its name."""
+    grouped: ClassVar[bool] = False
+    """Whether the windows of an example are trained on together, as the texts of a pair are."""
+
+    def form_in(self, pool: job_pb2.Runtime.ValueType) -> Form | None:
+        """Returns the form that answers in a pool of Triton that was started for the runtime `pool`."""
+        return next((form for form in self.forms if pool in form.pools), None)
+
+    def form_of(self, runtime: job_pb2.Runtime.ValueType) -> Form | None:
+        """Returns the form that `runtime` computes."""
+        return next((form for form in self.forms if form.runtime == runtime), None)
+
+    def check_spec(self, spec: tasks_pb2.TaskSpec) -> list[Violation]:
+        """Returns what in the task's own choices can never succeed, under "spec.task_spec"."""
+        return []
 
     @abstractmethod
-    def read_target(self, values: Mapping[str, Any]) -> Any:
-        """Returns the target of a row, given its values by role (None where missing).
+    def read(self, values: Mapping[str, Any], row: int, spec: tasks_pb2.TaskSpec) -> Example:
+        """Returns the example of a row, given its values by role (None where missing).
 
         Raises ValueError whose message completes "row 7: ...".
         """
 
     @abstractmethod
-    def choose_labels(self, train: Sequence[Example], spec: training_pb2.TrainingSpec) -> list[str]:
-        """Returns the model's labels in the order of its logits."""
+    def settle(self, train: Sequence[Example], spec: tasks_pb2.TaskSpec) -> Facts:
+        """Returns the facts of a model that is trained on these examples, defaults filled in."""
 
     @abstractmethod
     def find_problems(
-        self, train: Sequence[Example], validation: Sequence[Example], labels: Sequence[str]
+        self, train: Sequence[Example], validation: Sequence[Example], facts: Facts
     ) -> list[Violation]:
         """Returns what makes these splits untrainable for this task, with row numbers; empty if nothing."""
 
-    @abstractmethod
-    def targets(self, examples: Sequence[Example], labels: Sequence[str]) -> IntArray:
-        """Returns what the loss compares the outputs with, one row an example."""
+    def find_stray(self, example: Example, facts: Facts) -> str:
+        """Returns what in an example's target a model of these facts does not know, empty if nothing."""
+        return ""
 
-    @abstractmethod
     def strata(self, examples: Sequence[Example]) -> list[str]:
         """Returns the stratum of each example, by which splits and samples stay balanced."""
+        return [""] * len(examples)
+
+    def config(self, facts: Facts) -> dict[str, Any]:
+        """Returns what transformers' config must say of a model's head."""
+        if not facts.labels:
+            return {}
+        id2label = dict(enumerate(facts.labels))
+        return {
+            "id2label": id2label,
+            "label2id": {label: i for i, label in id2label.items()},
+            "num_labels": len(facts.labels),
+        }
+
+    def encode(self, encoder: Encoder, examples: Sequence[Example], facts: Facts) -> list[Encoded]:
+        """Returns what the model reads of each example; by default one window, its end cut off."""
+        pairs = [e.text_pair for e in examples]
+        rows = encoder.encode([e.text for e in examples], pairs if any(pairs) else ())
+        return [Encoded(e, (row,)) for e, row in zip(examples, rows, strict=True)]
 
     @abstractmethod
-    def predict(self, outputs: Outputs) -> IntArray:
-        """Returns the targets that these outputs amount to, one row an example."""
+    def targets(self, encoded: Encoded, facts: Facts) -> list[dict[str, Array]]:
+        """Returns what the loss compares the outputs with, by the name of the model's argument.
+
+        One for each window, or one for all of them where the task is `grouped`. Rows of a batch that
+        differ in length are padded with -100.
+        """
 
     @abstractmethod
-    def evaluate(self, outputs: Outputs, targets: IntArray, labels: Sequence[str]) -> job_pb2.Evaluation:
-        """Returns this task's metrics of fp32 outputs against targets; caller sets split and step."""
+    def evaluate(
+        self, encoded: Sequence[Encoded], answers: Sequence[Answer], facts: Facts
+    ) -> job_pb2.Evaluation:
+        """Returns this task's metrics of fp32 answers to examples; caller sets split and step."""
 
     @abstractmethod
-    def compare(self, reference: Outputs, candidate: Outputs, targets: IntArray) -> dict[str, float]:
+    def compare(
+        self,
+        encoded: Sequence[Encoded],
+        reference: Sequence[Answer],
+        candidate: Sequence[Answer],
+        facts: Facts,
+    ) -> dict[str, float]:
         """Returns the parity figures of a converted model; smaller is better, 0 is perfect.
 
         NaN or infinity in `candidate` shows in the figure "num_nonfinite" and never hides elsewhere.
+        Where examples have no target, the reference's own answer stands for it.
         """
 
     @abstractmethod

@@ -3,28 +3,50 @@
 Knows tokenizer.json; knows nothing about tasks. Needs `tokenizers` alone.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from services.tasks.base import IntArray
+from services.tasks.tensors import Array
 
 # Beyond the words that surely hold max_length tokens, so that a tokenizer whose pieces cross a space
 # is not disturbed where it matters.
 _MARGIN_WORDS = 16
 
 
+SPECIAL = -1
+"""In `sequence_ids` and `word_ids`: a token that stands for no text."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where tokens lie in their text. One entry a token.
+
+    `offsets` are code points [start, end) in the text that `sequence_ids` names: 0 the text, 1 its pair.
+    `word_ids` count the words of that text. Both are SPECIAL, and offsets (0, 0), for special tokens.
+    """
+
+    offsets: Sequence[tuple[int, int]]
+    sequence_ids: Sequence[int]
+    word_ids: Sequence[int]
+
+
 @dataclass(frozen=True)
 class Tokens:
-    """One encoded text or pair; `truncated` if the model reads less than the whole of it."""
+    """One encoded text or pair, or a window of it; `truncated` if the model reads less than the whole.
+
+    `parameters` are inputs beside the tokens, one number each. `spans` are there for windows.
+    """
 
     input_ids: list[int]
     token_type_ids: list[int]
     truncated: bool = False
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    spans: Spans | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -34,6 +56,8 @@ class Encoder:
     """Turns texts into tokens of at most `max_length`, special tokens included (longest text cut first)."""
 
     def __init__(self, tokenizer_json: str, max_length: int) -> None:
+        self._json = tokenizer_json
+        self._windowers: dict[tuple[int, bool], Tokenizer] = {}
         # Two of a kind: the first reads text, the second cuts and adds special tokens. One pass over the
         # text then gives both the cut tokens and whether there were more.
         self._reader = Tokenizer.from_str(tokenizer_json)
@@ -59,6 +83,46 @@ class Encoder:
             return self._encode_heads(texts)
         firsts, seconds = self._read(texts), self._read(pairs)
         return [self._finish(a, b) for a, b in zip(firsts, seconds, strict=True)]
+
+    def windows(
+        self, texts: Sequence[str], pairs: Sequence[str] = (), *, stride: int
+    ) -> list[tuple[Tokens, ...]]:
+        """Returns each text in windows of at most `max_length` tokens, neighbours sharing `stride` of them.
+
+        Of pairs the second text is windowed and the first stands in every window whole. Nothing is cut:
+        raises ValueError naming the index of a pair whose first text leaves no room.
+        """
+        windower = self._windower(stride, paired=bool(pairs))
+        given: Sequence[Any] = list(zip(texts, pairs, strict=True)) if pairs else list(texts)
+        self._check_room(texts if pairs else (), stride)
+        return [
+            tuple(_window(part) for part in (found, *found.overflowing))
+            for found in windower.encode_batch(given)
+        ]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of tokens, special ones left out."""
+        return str(self._reader.decode(list(ids), skip_special_tokens=True))
+
+    def count(self, text: str, *, add_special_tokens: bool = True) -> int:
+        """Returns how many tokens the whole text is."""
+        return len(self._reader.encode(text, add_special_tokens=add_special_tokens))
+
+    def _windower(self, stride: int, *, paired: bool) -> Tokenizer:
+        if (stride, paired) not in self._windowers:
+            windower = Tokenizer.from_str(self._json)
+            windower.no_padding()
+            strategy = "only_second" if paired else "only_first"
+            windower.enable_truncation(self.max_length, stride=stride, strategy=strategy)
+            self._windowers[stride, paired] = windower
+        return self._windowers[stride, paired]
+
+    def _check_room(self, firsts: Sequence[str], stride: int) -> None:
+        # Each window must bring more than it shares with the one before, or there is no end to them.
+        room = self.max_length - self._cutter.num_special_tokens_to_add(True) - stride - 1
+        for i, found in enumerate(self._read(firsts) if firsts else ()):
+            if len(found) > room:
+                raise ValueError(f"{i}: {len(found)} tokens, at most {room} leave room for a window")
 
     def _encode_heads(self, texts: Sequence[str]) -> list[Tokens]:
         heads = [self._head(text) for text in texts]
@@ -88,8 +152,15 @@ class Encoder:
         return Tokens(cut.ids, cut.type_ids, total > self.max_length)
 
 
-def pad(rows: Sequence[Tokens], length: int, pad_id: int, *, batch: int = 0) -> dict[str, IntArray]:
-    """Returns input_ids, attention_mask and token_type_ids `(batch, length)`, int64, padded on the right.
+def _window(encoding: Any) -> Tokens:
+    sequences = [SPECIAL if s is None else s for s in encoding.sequence_ids]
+    words = [SPECIAL if w is None else w for w in encoding.word_ids]
+    return Tokens(encoding.ids, encoding.type_ids, spans=Spans(encoding.offsets, sequences, words))
+
+
+def pad(rows: Sequence[Tokens], length: int, pad_id: int, *, batch: int = 0) -> dict[str, Array]:
+    """Returns input_ids, attention_mask and token_type_ids `(batch, length)`, int64, padded on the right,
+    and the rows' parameters `(batch, 1)`, int64 or float32.
 
     `batch` rows are made if that is more than there are: the extra ones are padding with one real
     token, since a row without any makes attention divide by zero.
@@ -102,4 +173,16 @@ def pad(rows: Sequence[Tokens], length: int, pad_id: int, *, batch: int = 0) -> 
         mask[i, : len(row)] = 1
         types[i, : len(row)] = row.token_type_ids
     mask[len(rows) :, 0] = 1
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    tensors: dict[str, Array] = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    return tensors | _parameters(rows, shape[0])
+
+
+def _parameters(rows: Sequence[Tokens], batch: int) -> dict[str, Array]:
+    """Returns the rows' parameters; rows of padding have those of the last row."""
+    padded = [*rows, *[rows[-1]] * (batch - len(rows))]
+    return {
+        name: np.array(
+            [[row.parameters[name]] for row in padded], np.float32 if isinstance(value, float) else np.int64
+        )
+        for name, value in rows[0].parameters.items()
+    }

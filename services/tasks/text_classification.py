@@ -3,21 +3,24 @@
 Knows everything that is particular to the task; knows nothing about how models run.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from conch.v1 import inference_pb2, job_pb2, training_pb2
+from conch.v1 import job_pb2, tasks_pb2
 from services.errors import Violation
-from services.tasks.base import Column, Example, FloatArray, IntArray, Outputs, Task, TensorSpec
+from services.tasks.base import Column, Task
+from services.tasks.classify import Classify, softmax
+from services.tasks.example import Encoded, Example, Facts
+from services.tasks.reading import read_text, read_text_pair, rows_shown
+from services.tasks.rpcs import UnaryRpc
+from services.tasks.tensors import Answer, Array, FloatArray, IntArray, TensorSpec, stacked
 
-_TOKENS = ("batch", "sequence")
 _TRAIN, _VALIDATION = "spec.dataset.train_uri", "spec.dataset.validation_uri"
-_LABELS = "spec.text_classification.labels"
-_SHOWN_ROWS, _SHOWN_LABELS = 5, 10
+_LABELS = "spec.task_spec.text_classification.labels"
+_SHOWN_LABELS = 10
 
 
 def _limits(*, logit_difference: float, flips: float, accuracy_drop: float) -> dict[str, float]:
@@ -42,11 +45,6 @@ class TextClassification(Task):
 
     id: ClassVar[str] = "text-classification"
     auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
-    inputs: ClassVar[tuple[TensorSpec, ...]] = (
-        TensorSpec("input_ids", "int64", _TOKENS),
-        TensorSpec("attention_mask", "int64", _TOKENS),
-        TensorSpec("token_type_ids", "int64", _TOKENS),
-    )
     outputs: ClassVar[tuple[TensorSpec, ...]] = (TensorSpec("logits", "float32", ("batch", "label")),)
     columns: ClassVar[tuple[Column, ...]] = (
         Column(
@@ -58,54 +56,61 @@ class TextClassification(Task):
     )
     best_metric: ClassVar[str] = "macro_f1"
     rates: ClassVar[frozenset[str]] = frozenset({"label_flip_rate", "accuracy_drop"})
+    rpcs: ClassVar[Mapping[str, UnaryRpc[Any, Any]]] = {"Classify": Classify()}
+    ask: ClassVar[str] = 'classify --model {model} "..."'
 
-    def read_target(self, values: Mapping[str, Any]) -> str:
-        """Returns the label as text: true and 1 as JSON writes them, 1.0 as "1"."""
-        value = values.get("label")
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)  # what a column of integers becomes once one of them is missing
-        if isinstance(value, bool):
-            return str(value).lower()
-        if not isinstance(value, str | int | float | None):
-            raise ValueError(f"label is not a string or number but {type(value).__name__}")
-        label = "" if value is None or value != value else str(value).strip()
-        if not label:
-            raise ValueError("label is missing")
-        if any("\ud800" <= character <= "\udfff" for character in label):
-            raise ValueError("label is not valid UTF-8")
-        return label
+    def check_spec(self, spec: tasks_pb2.TaskSpec) -> list[Violation]:
+        labels = list(spec.text_classification.labels)
+        if not labels:
+            return []
+        problems = []
+        if len(labels) < 2:
+            problems.append(Violation(_LABELS, "a classifier needs two labels"))
+        if len(set(labels)) < len(labels) or "" in labels:
+            problems.append(Violation(_LABELS, "labels must differ and none may be empty"))
+        return problems
 
-    def choose_labels(self, train: Sequence[Example], spec: training_pb2.TrainingSpec) -> list[str]:
-        """Returns the spec's label order, else the labels of the training split, numbers in numeric order."""
-        return list(spec.text_classification.labels) or sorted({e.target for e in train}, key=_natural)
+    def read(self, values: Mapping[str, Any], row: int, spec: tasks_pb2.TaskSpec) -> Example:
+        """Reads the label as text: true and 1 as JSON writes them, 1.0 as "1"."""
+        return Example(read_text(values), read_text_pair(values), _label(values.get("label")), row)
+
+    def settle(self, train: Sequence[Example], spec: tasks_pb2.TaskSpec) -> Facts:
+        """Takes the spec's label order, else the labels of the training split, numbers in numeric order."""
+        labels = list(spec.text_classification.labels) or sorted({e.target for e in train}, key=_natural)
+        full = tasks_pb2.TaskSpec()
+        full.CopyFrom(spec)
+        full.text_classification.labels[:] = labels
+        full.text_classification.problem_type = tasks_pb2.TextClassificationSpec.PROBLEM_TYPE_SINGLE_LABEL
+        return Facts(tuple(labels), full)
 
     def find_problems(
-        self, train: Sequence[Example], validation: Sequence[Example], labels: Sequence[str]
+        self, train: Sequence[Example], validation: Sequence[Example], facts: Facts
     ) -> list[Violation]:
         seen = {example.target for example in train}
         problems = []
         if len(seen) < 2:
             only = f"only the label {next(iter(seen))!r}" if seen else "no label at all"
             problems.append(Violation(_TRAIN, f"a classifier needs two labels, found {only}"))
-        problems += _bad_labels(labels, seen)
-        problems += _strangers(_TRAIN, train, set(labels), "is not among the spec's labels")
+        problems += _bad_labels(facts.labels, seen)
+        problems += _strangers(_TRAIN, train, set(facts.labels), "is not among the spec's labels")
         problems += _strangers(_VALIDATION, validation, seen, "never occurs in the training split")
         return problems
 
-    def targets(self, examples: Sequence[Example], labels: Sequence[str]) -> IntArray:
-        index = {label: i for i, label in enumerate(labels)}
-        return np.array([index[example.target] for example in examples], dtype=np.int64)
+    def find_stray(self, example: Example, facts: Facts) -> str:
+        return "" if example.target in facts.labels else str(example.target)
 
     def strata(self, examples: Sequence[Example]) -> list[str]:
         return [example.target for example in examples]
 
-    def predict(self, outputs: Outputs) -> IntArray:
-        return np.asarray(outputs["logits"].argmax(axis=1), dtype=np.int64)
+    def targets(self, encoded: Encoded, facts: Facts) -> list[dict[str, Array]]:
+        return [{"labels": np.array(facts.labels.index(encoded.example.target), dtype=np.int64)}]
 
-    def evaluate(self, outputs: Outputs, targets: IntArray, labels: Sequence[str]) -> job_pb2.Evaluation:
-        logits = outputs["logits"]
-        matrix = _confusion_matrix(logits.argmax(axis=1), targets, len(labels))
-        per_label = _label_metrics(matrix, labels)
+    def evaluate(
+        self, encoded: Sequence[Encoded], answers: Sequence[Answer], facts: Facts
+    ) -> job_pb2.Evaluation:
+        logits, targets = stacked(answers, "logits"), _targets(encoded, facts)
+        matrix = _confusion_matrix(_predicted(logits), targets, len(facts.labels))
+        per_label = _label_metrics(matrix, facts.labels)
         loss = -np.log(np.clip(softmax(logits)[np.arange(len(targets)), targets], 1e-12, None)).mean()
         metrics = {
             "accuracy": float(np.trace(matrix) / max(1, matrix.sum())),
@@ -117,12 +122,20 @@ class TextClassification(Task):
         detail = job_pb2.ClassificationDetail(labels=per_label, confusion_matrix=matrix.ravel().tolist())
         return job_pb2.Evaluation(num_examples=len(targets), metrics=metrics, classification=detail)
 
-    def compare(self, reference: Outputs, candidate: Outputs, targets: IntArray) -> dict[str, float]:
-        want, got = reference["logits"], candidate["logits"]
+    def compare(
+        self,
+        encoded: Sequence[Encoded],
+        reference: Sequence[Answer],
+        candidate: Sequence[Answer],
+        facts: Facts,
+    ) -> dict[str, float]:
+        want, got = stacked(reference, "logits"), stacked(candidate, "logits")
+        known = all(e.example.target is not None for e in encoded)
+        targets = _targets(encoded, facts) if known else _predicted(want)
         finite = np.isfinite(got).all(axis=1)
         difference = float(np.abs(want[finite] - got[finite]).max()) if finite.any() else float("inf")
-        flipped = (want.argmax(axis=1) != got.argmax(axis=1)) | ~finite
-        right, still_right = want.argmax(axis=1) == targets, (got.argmax(axis=1) == targets) & finite
+        flipped = (_predicted(want) != _predicted(got)) | ~finite
+        right, still_right = _predicted(want) == targets, (_predicted(got) == targets) & finite
         return {
             "max_abs_logit_difference": difference,
             "label_flip_rate": float(flipped.mean()),
@@ -133,21 +146,29 @@ class TextClassification(Task):
     def limits(self, precision: job_pb2.Precision.ValueType) -> dict[str, float]:
         return dict(_LIMITS[precision])
 
-    def decode(self, logits: FloatArray, labels: Sequence[str], top_k: int) -> list[inference_pb2.LabelScore]:
-        """Returns the `top_k` best labels (0 = all), best first, of one row of logits `(label,)`."""
-        # Plain Python: on a handful of labels numpy's seven calls cost three times as much.
-        values: list[float] = logits.tolist()
-        highest = max(values)
-        weights = [math.exp(value - highest) for value in values]
-        total = sum(weights)
-        best = sorted(range(len(values)), key=values.__getitem__, reverse=True)[: top_k or None]
-        return [inference_pb2.LabelScore(label=labels[i], score=weights[i] / total) for i in best]
+
+def _label(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # what a column of integers becomes once one of them is missing
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str | int | float | None):
+        raise ValueError(f"label is not a string or number but {type(value).__name__}")
+    label = "" if value is None or value != value else str(value).strip()
+    if not label:
+        raise ValueError("label is missing")
+    if any("\ud800" <= character <= "\udfff" for character in label):
+        raise ValueError("label is not valid UTF-8")
+    return label
 
 
-def softmax(logits: FloatArray) -> FloatArray:
-    """Returns probabilities over the last axis, shifted by the maximum so that nothing overflows."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
+def _targets(encoded: Sequence[Encoded], facts: Facts) -> IntArray:
+    index = {label: i for i, label in enumerate(facts.labels)}
+    return np.array([index[e.example.target] for e in encoded], dtype=np.int64)
+
+
+def _predicted(logits: FloatArray) -> IntArray:
+    return np.asarray(logits.argmax(axis=1), dtype=np.int64)
 
 
 def _natural(label: str) -> tuple[int, float, str]:
@@ -176,17 +197,12 @@ def _strangers(field: str, examples: Sequence[Example], known: set[str], complai
         if example.target not in known:
             rows.setdefault(example.target, []).append(example.row)
     found = [
-        Violation(field, f"label {label!r} ({_shown(numbers)}) {complaint}")
+        Violation(field, f"label {label!r} ({rows_shown(numbers)}) {complaint}")
         for label, numbers in list(rows.items())[:_SHOWN_LABELS]
     ]
     if (more := len(rows) - _SHOWN_LABELS) > 0:
         found.append(Violation(field, f"{more} more labels: each {complaint}"))
     return found
-
-
-def _shown(rows: Sequence[int]) -> str:
-    more = f", ... {len(rows)} in all" if len(rows) > _SHOWN_ROWS else ""
-    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:_SHOWN_ROWS]))}{more}"
 
 
 def _confusion_matrix(predicted: IntArray, targets: IntArray, num_labels: int) -> IntArray:

@@ -4,7 +4,7 @@ Knows transformers' loading and what it raises; knows nothing about data or trai
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from services import storage
 from services.errors import BackendUnavailable, InvalidRequest, NotFound, NotReady
-from services.tasks import Task
+from services.tasks import Facts, Task
 
 _FIELD = "spec.base_model"
 
@@ -92,7 +92,7 @@ def position_limit(config: Any) -> int:
 _OFFSET = ("camembert", "mpnet", "longformer", "data2vec-text", "esm", "luke", "ibert")
 
 
-def load_model(source: str, task: Task, labels: Sequence[str]) -> tuple[Any, list[str]]:
+def load_model(source: str, task: Task, facts: Facts) -> tuple[Any, list[str]]:
     """Returns the fp32 model with the task's head, and the weights beside the head that start fresh.
 
     A head of another shape is replaced. The head is initialised from torch's global seed.
@@ -101,9 +101,7 @@ def load_model(source: str, task: Task, labels: Sequence[str]) -> tuple[Any, lis
     with _translated(source):
         model, loading = model_class.from_pretrained(
             source,
-            id2label=dict(enumerate(labels)),
-            label2id={label: i for i, label in enumerate(labels)},
-            num_labels=len(labels),
+            **task.config(facts),
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
             output_loading_info=True,

@@ -1,6 +1,6 @@
 """The checkpoint artifact: what a training job leaves for the converter.
 
-    config.json model.safetensors      the model, labels in id2label
+    config.json model.safetensors      the model with its task's head
     tokenizer.json ...                 the tokenizer that it was trained with
     golden.json                        up to 32 held-out examples with the model's own outputs
     held_out.jsonl                     the held-out examples, at most 5000
@@ -90,7 +90,7 @@ def _result(
 def _write_held_out(path: Path, examples: Sequence[Example]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for e in examples:
-            row = {"text": e.text, "text_pair": e.text_pair, "label": e.target}
+            row = {"text": e.text, "text_pair": e.text_pair, "target": e.target}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -99,7 +99,8 @@ def _manifest(
 ) -> models_pb2.CheckpointManifest:
     return models_pb2.CheckpointManifest(
         task=spec.task,
-        labels=content.splits.labels,
+        labels=content.splits.facts.labels,
+        task_spec=content.splits.facts.spec,
         max_length=content.max_length,
         training_job=order.job_id,
         base_model=spec.base_model,

@@ -4,20 +4,22 @@ Knows roles and texts; knows nothing about splits or tokens. What is wrong with 
 task's to say.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conch.v1 import training_pb2
+from conch.v1 import tasks_pb2, training_pb2
 from services import storage
 from services.errors import InvalidRequest, Violation
 from services.tasks import Column, Example, Task
-from services.trainer.formats import Broken, Row, Table, format_of, is_unicode, read_table
+from services.tasks.reading import rows_shown
+from services.trainer.formats import Broken, Row, Table, format_of, read_table
 
 TRAIN = "spec.dataset.train_uri"
 VALIDATION = "spec.dataset.validation_uri"
-_SHOWN_ROWS = 5
+
+Reader = Callable[[Mapping[str, Any], int], Example]
 
 
 @dataclass
@@ -28,7 +30,9 @@ class Split:
     problems: list[Violation] = field(default_factory=list)
 
 
-def read_split(dataset: training_pb2.Dataset, task: Task, *, name: str, scratch: Path) -> Split:
+def read_split(
+    dataset: training_pb2.Dataset, task: Task, spec: tasks_pb2.TaskSpec, *, name: str, scratch: Path
+) -> Split:
     """Returns the examples of the file that `name` (`TRAIN` or `VALIDATION`) points at.
 
     Remote files are downloaded into the folder `scratch`. Raises InvalidRequest where no row can be
@@ -41,7 +45,8 @@ def read_split(dataset: training_pb2.Dataset, task: Task, *, name: str, scratch:
     table = read_table(path, uri=uri, file_format=file_format, field=name)
     if not table.rows:
         raise InvalidRequest.field(name, f"{uri} has 0 rows", reason="EMPTY_DATASET")
-    return _examples(table, task, dataset.columns, uri=uri, field_name=name)
+    columns = choose_columns(table.columns, task, dataset.columns, uri=uri) if _is_readable(table) else {}
+    return _examples(table, lambda values, row: task.read(values, row, spec), columns, field_name=name)
 
 
 def choose_columns(found: Sequence[str], task: Task, asked: Mapping[str, str], *, uri: str) -> dict[str, str]:
@@ -64,19 +69,14 @@ def choose_columns(found: Sequence[str], task: Task, asked: Mapping[str, str], *
     return chosen
 
 
-def rows_shown(rows: Sequence[int]) -> str:
-    """Returns "row 3", "rows 3, 8" or "rows 1, 2, 3, 4, 5, ... (12 in all)"."""
-    shown = ", ".join(str(row) for row in rows[:_SHOWN_ROWS])
-    more = f", ... ({len(rows)} in all)" if len(rows) > _SHOWN_ROWS else ""
-    return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
+def _is_readable(table: Table) -> bool:
+    return any(isinstance(row, dict) for _, row in table.rows)
 
 
-def _examples(table: Table, task: Task, asked: Mapping[str, str], *, uri: str, field_name: str) -> Split:
-    readable = [row for _, row in table.rows if isinstance(row, dict)]
-    columns = choose_columns(table.columns, task, asked, uri=uri) if readable else {}
+def _examples(table: Table, read: Reader, columns: Mapping[str, str], *, field_name: str) -> Split:
     split, complaints = Split(), dict[str, list[int]]()
     for number, row in table.rows:
-        found = row if isinstance(row, Broken) else _example(number, row, columns, task)
+        found = row if isinstance(row, Broken) else _example(number, row, columns, read)
         if isinstance(found, Example):
             split.examples.append(found)
         else:
@@ -85,28 +85,11 @@ def _examples(table: Table, task: Task, asked: Mapping[str, str], *, uri: str, f
     return split
 
 
-def _example(number: int, row: Row, columns: Mapping[str, str], task: Task) -> Example | Broken:
-    values: dict[str, Any] = {role: row.get(name) for role, name in columns.items()}
-    complaint = _text_complaint("text", values["text"]) or (
-        _text_complaint("text_pair", values["text_pair"]) if "text_pair" in values else ""
-    )
-    if complaint:
-        return Broken(complaint)
+def _example(number: int, row: Row, columns: Mapping[str, str], read: Reader) -> Example | Broken:
     try:
-        target = task.read_target(values)
+        return read({role: row.get(name) for role, name in columns.items()}, number)
     except ValueError as error:
         return Broken(str(error))
-    return Example(values["text"], values.get("text_pair", ""), target, number)
-
-
-def _text_complaint(role: str, value: Any) -> str:
-    if value is None:
-        return f"{role} is missing"
-    if not isinstance(value, str):
-        return f"{role} is not a string but {type(value).__name__}"
-    if not is_unicode(value):
-        return f"{role} is not valid UTF-8"
-    return "" if value.strip() else f"{role} is empty"
 
 
 def _guess(column: Column, found: Sequence[str]) -> str:

@@ -12,18 +12,18 @@ from pathlib import Path
 from conch.v1 import training_pb2
 from services.errors import InvalidRequest
 from services.jobs.reporting import Reporter
-from services.tasks import Example, Task
+from services.tasks import Example, Facts, Task
 from services.trainer.data import TRAIN, VALIDATION, Split, read_split
 from services.trainer.splits import cut_validation, find_duplicates, find_leaks, sample
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What is trained on, what is held out, and the labels in the order of the logits."""
+    """What is trained on, what is held out, and what the model is to know."""
 
     train: list[Example]
     validation: list[Example]
-    labels: list[str]
+    facts: Facts
 
 
 def load(spec: training_pb2.TrainingSpec, task: Task, *, scratch: Path, report: Reporter) -> Splits:
@@ -31,15 +31,15 @@ def load(spec: training_pb2.TrainingSpec, task: Task, *, scratch: Path, report: 
 
     Raises one InvalidRequest with everything that is wrong with the data, BackendUnavailable.
     """
-    train = read_split(spec.dataset, task, name=TRAIN, scratch=scratch)
+    train = read_split(spec.dataset, task, spec.task_spec, name=TRAIN, scratch=scratch)
     held_out = Split()
     if spec.dataset.validation_uri:
-        held_out = read_split(spec.dataset, task, name=VALIDATION, scratch=scratch)
-    labels = task.choose_labels(train.examples, spec)
-    _check(train, held_out, task, labels)
+        held_out = read_split(spec.dataset, task, spec.task_spec, name=VALIDATION, scratch=scratch)
+    facts = task.settle(train.examples, spec.task_spec)
+    _check(train, held_out, task, facts)
     for warning in find_duplicates(train.examples):
         report.event(warning=warning)
-    return _sized(spec, task, train.examples, held_out.examples, labels)
+    return _sized(spec, task, train.examples, held_out.examples, facts)
 
 
 def digest(examples: Sequence[Example]) -> str:
@@ -50,10 +50,10 @@ def digest(examples: Sequence[Example]) -> str:
     return state.hexdigest()
 
 
-def _check(train: Split, held_out: Split, task: Task, labels: Sequence[str]) -> None:
+def _check(train: Split, held_out: Split, task: Task, facts: Facts) -> None:
     problems = [*train.problems, *held_out.problems]
     if train.examples:
-        problems += task.find_problems(train.examples, held_out.examples, labels)
+        problems += task.find_problems(train.examples, held_out.examples, facts)
     problems += find_leaks(train.examples, held_out.examples)
     if problems:
         raise InvalidRequest(*problems, reason="BAD_DATA")
@@ -64,7 +64,7 @@ def _sized(
     task: Task,
     train: list[Example],
     validation: list[Example],
-    labels: list[str],
+    facts: Facts,
 ) -> Splits:
     dataset, seed = spec.dataset, spec.hyperparameters.seed
     if not dataset.validation_uri:
@@ -74,4 +74,4 @@ def _sized(
         name: sample(found, task, size=limits[name], seed=seed, field=f"spec.dataset.max_{name}_examples")
         for name, found in (("train", train), ("validation", validation))
     }
-    return Splits(sampled["train"], sampled["validation"], labels)
+    return Splits(sampled["train"], sampled["validation"], facts)

@@ -1,4 +1,4 @@
-"""A model's outputs over a split, and the metrics that the task makes of them.
+"""A model's answers over a split.
 
 Knows how to run a model in fp32; knows nothing about what its outputs mean.
 """
@@ -6,12 +6,11 @@ Knows how to run a model in fp32; knows nothing about what its outputs mean.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from services.tasks import Task
-from services.tasks.base import FloatArray
+from services.tasks import Encoded, Task
 from services.tasks.encoding import Tokens
+from services.tasks.tensors import Answer, Row, row_of
 from services.trainer.features import Features, to_tensors
 
 _TOKENS_AT_ONCE = 4096
@@ -22,30 +21,33 @@ class Predictor:
 
     def __init__(self, model: Any, task: Task, *, names: Sequence[str], pad_id: int) -> None:
         self._model = model
-        self._outputs = [spec.name for spec in task.outputs]
+        self._outputs = task.outputs
         self._names = names
         self._pad_id = pad_id
 
-    def __call__(self, tokens: Sequence[Tokens]) -> dict[str, FloatArray]:
-        """Returns each output of one batch, fp32, the batch axis first."""
+    def __call__(self, tokens: Sequence[Tokens]) -> list[Row]:
+        """Returns the outputs of each window of one batch."""
         self._model.eval()
         with torch.inference_mode():
             inputs = to_tensors(tokens, self._names, self._pad_id)
             result = self._model(**{name: value.to(self._model.device) for name, value in inputs.items()})
-        return {name: result[name].float().cpu().numpy() for name in self._outputs}
+        arrays = {spec.name: result[spec.name].float().cpu().numpy() for spec in self._outputs}
+        return [row_of(arrays, i, len(window), self._outputs) for i, window in enumerate(tokens)]
 
     def split(
         self, features: Features, *, stop: Callable[[], bool] = lambda: False
-    ) -> dict[str, FloatArray] | None:
-        """Returns each output over a whole split, in its order; None if `stop` said so in between."""
-        batches = batches_by_length(features.lengths, _TOKENS_AT_ONCE)
-        found: list[dict[str, FloatArray]] = []
-        for batch in batches:
+    ) -> tuple[list[Encoded], list[Answer]] | None:
+        """Returns the examples of a split and the answers to them; None if `stop` said so in between."""
+        encoded = [features.encoded(i) for i in range(len(features.examples))]
+        windows = [window for one in encoded for window in one.windows]
+        rows: list[Row | None] = [None] * len(windows)
+        for batch in batches_by_length([len(window) for window in windows], _TOKENS_AT_ONCE):
             if stop():
                 return None
-            found.append(self([features.tokens(i) for i in batch]))
-        order = np.argsort(np.concatenate(batches))
-        return {name: np.concatenate([f[name] for f in found])[order] for name in self._outputs}
+            for i, row in zip(batch, self([windows[i] for i in batch]), strict=True):
+                rows[i] = row
+        left = iter(row for row in rows if row is not None)
+        return encoded, [[next(left) for _ in one.windows] for one in encoded]
 
 
 def batches_by_length(lengths: Sequence[int], tokens_at_once: int) -> list[list[int]]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from conch.v1 import training_pb2
 from services.errors import InvalidRequest
+from services.tasks.reading import is_unicode
 
 Row = dict[str, Any]
 
@@ -73,15 +74,6 @@ def read_table(path: Path, *, uri: str, file_format: int, field: str) -> Table:
     newline = "\n" if read is _read_jsonl else ""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
         return read(file)
-
-
-def is_unicode(text: str) -> bool:
-    """Returns True if `text` can be written as UTF-8, that is, if it holds no lone surrogate."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _read_jsonl(file: TextIO) -> Table:

@@ -7,10 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from conch.v1 import models_pb2
-from services.tasks import Example, Task
-from services.tasks.encoding import Encoder
+from services.tasks import Encoded, Example, Task
+from services.tasks.golden import golden_example
 from services.trainer.evaluate import Predictor
-from services.trainer.features import encode
 from services.trainer.splits import allocate
 
 NUM_GOLDEN = 32
@@ -30,23 +29,10 @@ def choose_golden(examples: Sequence[Example], lengths: Sequence[int], task: Tas
     return sorted(chosen)
 
 
-def golden_examples(
-    examples: Sequence[Example], predict: Predictor, encoder: Encoder
-) -> models_pb2.GoldenExamples:
-    """Returns the examples with the model's fp32 outputs, each computed alone and without padding."""
-    return models_pb2.GoldenExamples(examples=[_golden(e, predict, encoder) for e in examples])
-
-
-def _golden(example: Example, predict: Predictor, encoder: Encoder) -> models_pb2.GoldenExample:
-    outputs = predict(encode(encoder, [example]))
-    return models_pb2.GoldenExample(
-        text=example.text,
-        text_pair=example.text_pair,
-        outputs={
-            name: models_pb2.FloatTensor(shape=value.shape[1:], values=value[0].ravel())
-            for name, value in outputs.items()
-        },
-    )
+def golden_examples(encoded: Sequence[Encoded], predict: Predictor) -> models_pb2.GoldenExamples:
+    """Returns the examples with the model's fp32 outputs, each window computed alone and without padding."""
+    answers = ([predict([window])[0] for window in one.windows] for one in encoded)
+    return models_pb2.GoldenExamples(examples=map(golden_example, encoded, answers))
 
 
 def _spread(ordered: Sequence[int], share: int) -> list[int]:

@@ -17,7 +17,7 @@ from conch.v1 import job_pb2, training_pb2, worker_pb2
 from services.errors import Cancelled
 from services.jobs import worker
 from services.jobs.reporting import Reporter
-from services.tasks import Task, find_task
+from services.tasks import Facts, Task, find_task
 from services.tasks.encoding import Encoder
 from services.trainer import base_model, checkpoint, dataset, golden
 from services.trainer.dataset import Splits
@@ -49,7 +49,7 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> training_pb2.TrainingR
     report.stage("model", 2, _NUM_STAGES)
     source = base_model.locate(spec.base_model, work / "base")
     encoder = _encoder(source, spec, work / "tokenizer", report)
-    model = _model(source, task, splits.labels, report)
+    model = _model(source, task, splits.facts, report)
     plan = _plan(model, task, splits, encoder, spec, work / "checkpoints", report)
     _stop_if_cancelled(report)
 
@@ -57,11 +57,11 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> training_pb2.TrainingR
     trained = train(model, plan)
 
     report.stage("evaluate", 4, _NUM_STAGES)
-    model, _ = base_model.load_model(str(trained.folder), task, splits.labels)
+    model, _ = base_model.load_model(str(trained.folder), task, splits.facts)
     predict = Predictor(model, task, names=plan.input_names, pad_id=plan.pad_id)
     evaluation = trained.evaluation or _evaluate(predict, plan, trained)
-    chosen = golden.choose_golden(splits.validation, plan.validation.lengths, task)
-    examples = golden.golden_examples([splits.validation[i] for i in chosen], predict, encoder)
+    chosen = golden.choose_golden(splits.validation, plan.validation.example_lengths, task)
+    examples = golden.golden_examples([plan.validation.encoded(i) for i in chosen], predict)
 
     report.stage("write", 5, _NUM_STAGES)
     content = checkpoint.Content(model, work / "tokenizer", examples, splits, encoder.max_length, evaluation)
@@ -106,8 +106,8 @@ def _encoder(source: str, spec: training_pb2.TrainingSpec, folder: Path, report:
     return Encoder.from_file(folder / "tokenizer.json", max_length)
 
 
-def _model(source: str, task: Task, labels: list[str], report: Reporter) -> Any:
-    model, fresh = base_model.load_model(source, task, labels)
+def _model(source: str, task: Task, facts: Facts, report: Reporter) -> Any:
+    model, fresh = base_model.load_model(source, task, facts)
     if fresh:
         message = f"{len(fresh)} weights below the head are not in the base model and start fresh: {fresh[0]}"
         report.warning("BASE_MODEL_INCOMPLETE", message + (", ..." if len(fresh) > 1 else ""))
@@ -123,16 +123,16 @@ def _plan(
     folder: Path,
     report: Reporter,
 ) -> Run:
-    train_split = Features(splits.train, task.targets(splits.train, splits.labels), encoder)
-    validation = Features(splits.validation, task.targets(splits.validation, splits.labels), encoder)
+    train_split = Features(splits.train, task, encoder, splits.facts)
+    validation = Features(splits.validation, task, encoder, splits.facts)
     if cut := train_split.num_truncated:
         message = (
-            f"{cut} of {len(train_split)} training texts are longer than {encoder.max_length} tokens and cut"
+            f"{cut} of {len(splits.train)} training texts are longer than {encoder.max_length} tokens and cut"
         )
         report.warning("TEXTS_TRUNCATED", message)
     return Run(
         task=task,
-        labels=splits.labels,
+        facts=splits.facts,
         train=train_split,
         validation=validation,
         input_names=base_model.input_names(model, task),
@@ -144,10 +144,10 @@ def _plan(
 
 
 def _evaluate(predict: Predictor, plan: Run, trained: Trained) -> job_pb2.Evaluation:
-    outputs = predict.split(plan.validation, stop=lambda: plan.report.cancelled)
-    if outputs is None:
+    answered = predict.split(plan.validation, stop=lambda: plan.report.cancelled)
+    if answered is None:
         raise Cancelled("stopped during the last evaluation", reason="CANCELLED")
-    evaluation = plan.task.evaluate(outputs, plan.validation.targets, plan.labels)
+    evaluation = plan.task.evaluate(*answered, plan.facts)
     evaluation.split, evaluation.step = "validation", trained.step
     plan.report.event(evaluation=evaluation)
     return evaluation

@@ -16,11 +16,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from conch.v1 import job_pb2, training_pb2
 from services.jobs.reporting import Reporter
-from services.tasks import Task
-from services.tasks.encoding import Tokens
+from services.tasks import Facts, Task
 from services.trainer import resume
 from services.trainer.evaluate import Predictor
-from services.trainer.features import Features, LengthGroupedBatches, to_tensors
+from services.trainer.features import Features, Item, LengthGroupedBatches, collate
 from services.trainer.progress import Progress
 
 _LOGGED_STEPS = 50
@@ -31,7 +30,7 @@ class Run:
     """Everything that a training run is made of but the model."""
 
     task: Task
-    labels: list[str]
+    facts: Facts
     train: Features
     validation: Features
     input_names: list[str]
@@ -96,7 +95,7 @@ class FineTuning(transformers.Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """Runs one forward and backward pass; counts its examples for the reported throughput."""
-        self._progress.count(len(inputs["labels"]))
+        self._progress.count(_num_items(inputs))
         return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss_context_manager(self) -> Any:
@@ -107,14 +106,14 @@ class FineTuning(transformers.Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Returns the task's metrics on the validation split and reports them."""
-        outputs = self._predict.split(self._run.validation, stop=lambda: self._run.report.cancelled)
-        metrics = self._unevaluated() if outputs is None else self._evaluated(outputs)
+        answered = self._predict.split(self._run.validation, stop=lambda: self._run.report.cancelled)
+        metrics = self._unevaluated() if answered is None else self._evaluated(*answered)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _evaluated(self, outputs: Any) -> dict[str, float]:
+    def _evaluated(self, encoded: Any, answers: Any) -> dict[str, float]:
         run, step = self._run, self.state.global_step
-        evaluation = run.task.evaluate(outputs, run.validation.targets, run.labels)
+        evaluation = run.task.evaluate(encoded, answers, run.facts)
         evaluation.split, evaluation.step = "validation", step
         self.evaluations[step] = evaluation
         run.report.event(evaluation=evaluation)
@@ -124,9 +123,8 @@ class FineTuning(transformers.Trainer):
         # Cancelled in between: never the best, so that only the checkpoint is written before we stop.
         return {f"eval_{self._run.task.best_metric}": -1.0}
 
-    def _collate(self, rows: list[tuple[Tokens, Any]]) -> dict[str, torch.Tensor]:
-        batch = to_tensors([tokens for tokens, _ in rows], self._run.input_names, self._run.pad_id)
-        return batch | {"labels": torch.as_tensor([target for _, target in rows])}
+    def _collate(self, items: list[Item]) -> dict[str, torch.Tensor]:
+        return collate(items, self._run.input_names, self._run.pad_id)
 
 
 def num_steps(run: Run) -> int:
@@ -134,6 +132,11 @@ def num_steps(run: Run) -> int:
     return int(run.hyperparameters.max_steps) or max(
         1, math.ceil(run.hyperparameters.num_epochs * _steps_per_epoch(run))
     )
+
+
+def _num_items(inputs: dict[str, Any]) -> int:
+    # Targets have one row an item; inputs have one a window, of which an item may have several.
+    return min(len(tensor) for tensor in inputs.values())
 
 
 def _steps_per_epoch(run: Run) -> int:

@@ -34,7 +34,7 @@ def check(spec: training_pb2.TrainingSpec) -> None:
     found.within("spec.max_attempts", spec.max_attempts, 1, 10)
     _check_base_model(found, spec.base_model)
     _check_dataset(found, spec)
-    _check_labels(found, spec)
+    _check_task_spec(found, spec)
     _check_hyperparameters(found, spec.hyperparameters)
     found.raise_any()
 
@@ -85,15 +85,14 @@ def _roles(task: str) -> list[str]:
     return [column.role for column in TASKS[task].columns] if task in TASKS else []
 
 
-def _check_labels(found: Violations, spec: training_pb2.TrainingSpec) -> None:
-    labels = list(spec.text_classification.labels)
-    if not labels:
+def _check_task_spec(found: Violations, spec: training_pb2.TrainingSpec) -> None:
+    kind = spec.task_spec.WhichOneof("kind")
+    if spec.task not in TASKS:
         return
-    field = "spec.text_classification.labels"
-    if len(labels) < 2:
-        found.add(field, "a classifier needs two labels")
-    if len(set(labels)) < len(labels) or "" in labels:
-        found.add(field, "labels must differ and none may be empty")
+    if kind and kind != spec.task.replace("-", "_"):
+        found.add("spec.task_spec", f"holds {kind}, but the task is {spec.task}")
+    for problem in TASKS[spec.task].check_spec(spec.task_spec):
+        found.add(problem.field, problem.description)
 
 
 def _check_hyperparameters(found: Violations, given: training_pb2.Hyperparameters) -> None:

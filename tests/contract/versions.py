@@ -84,7 +84,7 @@ def golden(
         inputs = pad([tokens], len(tokens), encoder.pad_id)
         row = logits(inputs["input_ids"], inputs["attention_mask"])[0] + shift
         tensor = models_pb2.FloatTensor(shape=[len(LABELS)], values=row.tolist())
-        examples.append(models_pb2.GoldenExample(text=text, outputs={"logits": tensor}))
+        examples.append(models_pb2.GoldenExample(text=text, windows=[models_pb2.GoldenWindow(outputs={"logits": tensor})]))
     return models_pb2.GoldenExamples(examples=examples)
 
 
@@ -107,8 +107,7 @@ def _certificate(folder: Path, model: str, version: int) -> models_pb2.Certifica
         job_pb2.Verdict(
             runtime=runtime,
             precision=precision,
-            file=file,
-            sha256=storage.sha256_of(folder / file),
+            files={file: storage.sha256_of(folder / file)},
             passed=True,
             figures=_figures(precision),
             num_examples=500,

@@ -9,6 +9,7 @@ import conch.v1.job_pb2
 import google.protobuf.descriptor
 import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import sys
 import typing
@@ -19,6 +20,54 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _VectorType:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _VectorTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_VectorType.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    VECTOR_TYPE_UNSPECIFIED: _VectorType.ValueType  # 0
+    """FLOAT32."""
+    VECTOR_TYPE_FLOAT32: _VectorType.ValueType  # 1
+    """IEEE single precision, little-endian, 4 bytes a number."""
+    VECTOR_TYPE_INT8: _VectorType.ValueType  # 2
+    """Signed bytes: multiply by the vector's scale."""
+
+class VectorType(_VectorType, metaclass=_VectorTypeEnumTypeWrapper):
+    """The type of a vector's numbers."""
+
+VECTOR_TYPE_UNSPECIFIED: VectorType.ValueType  # 0
+"""FLOAT32."""
+VECTOR_TYPE_FLOAT32: VectorType.ValueType  # 1
+"""IEEE single precision, little-endian, 4 bytes a number."""
+VECTOR_TYPE_INT8: VectorType.ValueType  # 2
+"""Signed bytes: multiply by the vector's scale."""
+Global___VectorType: typing_extensions.TypeAlias = VectorType
+
+class _FinishReason:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
+    """It has not ended yet."""
+    FINISH_REASON_STOP: _FinishReason.ValueType  # 1
+    """The model ended it, or a stop string was written."""
+    FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
+    """It reached the most tokens allowed, or the model's window is full."""
+
+class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
+    """Why a generated text ended."""
+
+FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
+"""It has not ended yet."""
+FINISH_REASON_STOP: FinishReason.ValueType  # 1
+"""The model ended it, or a stop string was written."""
+FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
+"""It reached the most tokens allowed, or the model's window is full."""
+Global___FinishReason: typing_extensions.TypeAlias = FinishReason
 
 @typing.final
 class ClassifyRequest(google.protobuf.message.Message):
@@ -31,12 +80,19 @@ class ClassifyRequest(google.protobuf.message.Message):
     TEXTS_FIELD_NUMBER: builtins.int
     TEXT_PAIRS_FIELD_NUMBER: builtins.int
     TOP_K_FIELD_NUMBER: builtins.int
+    CANDIDATE_LABELS_FIELD_NUMBER: builtins.int
+    HYPOTHESIS_TEMPLATE_FIELD_NUMBER: builtins.int
+    MULTI_LABEL_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Model to ask. Required."""
     version: builtins.int
     """Version to ask, from 1; 0 = the route decides. It must be part of the model's route."""
     top_k: builtins.int
     """Labels wanted for each text; 0 = all."""
+    hypothesis_template: builtins.str
+    """What a candidate label is put into, {} standing for it. Default "This example is {}."."""
+    multi_label: builtins.bool
+    """Zero-shot: whether several candidate labels may fit one text; each score is then in [0, 1] by itself."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Texts to classify, 1 to 256, none empty, each at most 1 MiB of UTF-8 (both limits are settings
@@ -47,6 +103,12 @@ class ClassifyRequest(google.protobuf.message.Message):
     def text_pairs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Second texts of pairs: empty, or one for each text."""
 
+    @property
+    def candidate_labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Labels of the caller's own, at most 100, for models that know entailment (NLI) or similarity: zero-shot.
+        Must be empty for others. Not to be combined with text_pairs.
+        """
+
     def __init__(
         self,
         *,
@@ -55,8 +117,11 @@ class ClassifyRequest(google.protobuf.message.Message):
         texts: collections.abc.Iterable[builtins.str] | None = ...,
         text_pairs: collections.abc.Iterable[builtins.str] | None = ...,
         top_k: builtins.int = ...,
+        candidate_labels: collections.abc.Iterable[builtins.str] | None = ...,
+        hypothesis_template: builtins.str = ...,
+        multi_label: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "text_pairs", b"text_pairs", "texts", b"texts", "top_k", b"top_k", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["candidate_labels", b"candidate_labels", "hypothesis_template", b"hypothesis_template", "model", b"model", "multi_label", b"multi_label", "text_pairs", b"text_pairs", "texts", b"texts", "top_k", b"top_k", "version", b"version"]) -> None: ...
 
 Global___ClassifyRequest: typing_extensions.TypeAlias = ClassifyRequest
 
@@ -101,6 +166,9 @@ class Classification(google.protobuf.message.Message):
 
     LABELS_FIELD_NUMBER: builtins.int
     TOKENS_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    value: builtins.float
+    """The number that a regression model gives; it has no labels."""
     @property
     def labels(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LabelScore]:
         """Best first."""
@@ -114,9 +182,11 @@ class Classification(google.protobuf.message.Message):
         *,
         labels: collections.abc.Iterable[Global___LabelScore] | None = ...,
         tokens: Global___InputTokens | None = ...,
+        value: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["tokens", b"tokens"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["labels", b"labels", "tokens", b"tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_value", b"_value", "tokens", b"tokens", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_value", b"_value", "labels", b"labels", "tokens", b"tokens", "value", b"value"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
 
 Global___Classification: typing_extensions.TypeAlias = Classification
 
@@ -129,9 +199,11 @@ class LabelScore(google.protobuf.message.Message):
     LABEL_FIELD_NUMBER: builtins.int
     SCORE_FIELD_NUMBER: builtins.int
     label: builtins.str
-    """The label, as it stood in the training split."""
+    """The label, as it stood in the training split or in candidate_labels."""
     score: builtins.float
-    """Softmax probability, in [0, 1]; all labels of a text sum to 1."""
+    """In [0, 1]: the softmax probability, all labels of a text summing to 1; of multi-label models each
+    label's own probability.
+    """
     def __init__(
         self,
         *,
@@ -143,6 +215,1110 @@ class LabelScore(google.protobuf.message.Message):
 Global___LabelScore: typing_extensions.TypeAlias = LabelScore
 
 @typing.final
+class ExtractEntitiesRequest(google.protobuf.message.Message):
+    """See ExtractEntities."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Aggregation:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _AggregationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ExtractEntitiesRequest._Aggregation.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        AGGREGATION_UNSPECIFIED: ExtractEntitiesRequest._Aggregation.ValueType  # 0
+        """SIMPLE."""
+        AGGREGATION_SIMPLE: ExtractEntitiesRequest._Aggregation.ValueType  # 1
+        """Neighbouring tokens of one entity type are one entity."""
+        AGGREGATION_FIRST: ExtractEntitiesRequest._Aggregation.ValueType  # 2
+        """As SIMPLE, each word having the type of its first token."""
+        AGGREGATION_AVERAGE: ExtractEntitiesRequest._Aggregation.ValueType  # 3
+        """As SIMPLE, each word having the type with the best mean score over its tokens."""
+        AGGREGATION_MAX: ExtractEntitiesRequest._Aggregation.ValueType  # 4
+        """As SIMPLE, each word having the type of its token with the best score."""
+
+    class Aggregation(_Aggregation, metaclass=_AggregationEnumTypeWrapper):
+        """How the tokens of a word that disagree are settled; as transformers' pipeline has it."""
+
+    AGGREGATION_UNSPECIFIED: ExtractEntitiesRequest.Aggregation.ValueType  # 0
+    """SIMPLE."""
+    AGGREGATION_SIMPLE: ExtractEntitiesRequest.Aggregation.ValueType  # 1
+    """Neighbouring tokens of one entity type are one entity."""
+    AGGREGATION_FIRST: ExtractEntitiesRequest.Aggregation.ValueType  # 2
+    """As SIMPLE, each word having the type of its first token."""
+    AGGREGATION_AVERAGE: ExtractEntitiesRequest.Aggregation.ValueType  # 3
+    """As SIMPLE, each word having the type with the best mean score over its tokens."""
+    AGGREGATION_MAX: ExtractEntitiesRequest.Aggregation.ValueType  # 4
+    """As SIMPLE, each word having the type of its token with the best score."""
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
+    AGGREGATION_FIELD_NUMBER: builtins.int
+    MIN_SCORE_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model to ask. Required."""
+    version: builtins.int
+    """As ClassifyRequest.version."""
+    aggregation: Global___ExtractEntitiesRequest.Aggregation.ValueType
+    """Default SIMPLE."""
+    min_score: builtins.float
+    """Entities with a lower score are left out, in [0, 1]. Default 0."""
+    @property
+    def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Texts to read, 1 to 256, none empty, each at most 1 MiB of UTF-8. Longer texts than the model's
+        maximum are read in overlapping windows, never cut.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.int = ...,
+        texts: collections.abc.Iterable[builtins.str] | None = ...,
+        aggregation: Global___ExtractEntitiesRequest.Aggregation.ValueType = ...,
+        min_score: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["aggregation", b"aggregation", "min_score", b"min_score", "model", b"model", "texts", b"texts", "version", b"version"]) -> None: ...
+
+Global___ExtractEntitiesRequest: typing_extensions.TypeAlias = ExtractEntitiesRequest
+
+@typing.final
+class ExtractEntitiesResponse(google.protobuf.message.Message):
+    """See ExtractEntities."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    SERVED_BY_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Entities]:
+        """One for each text, in the order of the request."""
+
+    @property
+    def served_by(self) -> Global___ServedBy:
+        """Who answered."""
+
+    @property
+    def timings(self) -> Global___Timings:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[Global___Entities] | None = ...,
+        served_by: Global___ServedBy | None = ...,
+        timings: Global___Timings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["served_by", b"served_by", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["results", b"results", "served_by", b"served_by", "timings", b"timings"]) -> None: ...
+
+Global___ExtractEntitiesResponse: typing_extensions.TypeAlias = ExtractEntitiesResponse
+
+@typing.final
+class Entities(google.protobuf.message.Message):
+    """The entities of one text."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTITIES_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
+    @property
+    def entities(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Entity]:
+        """In the order of the text; they do not overlap."""
+
+    @property
+    def tokens(self) -> Global___InputTokens:
+        """How the text was read."""
+
+    def __init__(
+        self,
+        *,
+        entities: collections.abc.Iterable[Global___Entity] | None = ...,
+        tokens: Global___InputTokens | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["tokens", b"tokens"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["entities", b"entities", "tokens", b"tokens"]) -> None: ...
+
+Global___Entities: typing_extensions.TypeAlias = Entities
+
+@typing.final
+class Entity(google.protobuf.message.Message):
+    """A span of a text with its type."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    label: builtins.str
+    """The type, without B- or I-."""
+    text: builtins.str
+    """The text from start to end, exactly."""
+    score: builtins.float
+    """Mean probability of the label over the span's words (tokens for SIMPLE), in [0, 1]."""
+    start: builtins.int
+    """First code point."""
+    end: builtins.int
+    """After the last code point."""
+    def __init__(
+        self,
+        *,
+        label: builtins.str = ...,
+        text: builtins.str = ...,
+        score: builtins.float = ...,
+        start: builtins.int = ...,
+        end: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "label", b"label", "score", b"score", "start", b"start", "text", b"text"]) -> None: ...
+
+Global___Entity: typing_extensions.TypeAlias = Entity
+
+@typing.final
+class AnswerQuestionRequest(google.protobuf.message.Message):
+    """See AnswerQuestion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    QUESTIONS_FIELD_NUMBER: builtins.int
+    CONTEXTS_FIELD_NUMBER: builtins.int
+    TOP_K_FIELD_NUMBER: builtins.int
+    MAX_ANSWER_TOKENS_FIELD_NUMBER: builtins.int
+    NO_ANSWER_THRESHOLD_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model to ask. Required."""
+    version: builtins.int
+    """As ClassifyRequest.version."""
+    top_k: builtins.int
+    """Answers wanted for each question, 1 to 100. Default 1."""
+    max_answer_tokens: builtins.int
+    """Longest answer in tokens, 1 to 512. Default: the model's."""
+    no_answer_threshold: builtins.float
+    """From this probability on "there is no answer" is the answer, in [0, 1]; unset: the best answer is
+    always given.
+    """
+    @property
+    def questions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Questions, 1 to 256, none empty."""
+
+    @property
+    def contexts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The context of each question, none empty, each at most 1 MiB; one alone serves all questions."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.int = ...,
+        questions: collections.abc.Iterable[builtins.str] | None = ...,
+        contexts: collections.abc.Iterable[builtins.str] | None = ...,
+        top_k: builtins.int = ...,
+        max_answer_tokens: builtins.int = ...,
+        no_answer_threshold: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_no_answer_threshold", b"_no_answer_threshold", "no_answer_threshold", b"no_answer_threshold"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_no_answer_threshold", b"_no_answer_threshold", "contexts", b"contexts", "max_answer_tokens", b"max_answer_tokens", "model", b"model", "no_answer_threshold", b"no_answer_threshold", "questions", b"questions", "top_k", b"top_k", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_no_answer_threshold", b"_no_answer_threshold"]) -> typing.Literal["no_answer_threshold"] | None: ...
+
+Global___AnswerQuestionRequest: typing_extensions.TypeAlias = AnswerQuestionRequest
+
+@typing.final
+class AnswerQuestionResponse(google.protobuf.message.Message):
+    """See AnswerQuestion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    SERVED_BY_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___QuestionAnswers]:
+        """One for each question, in the order of the request."""
+
+    @property
+    def served_by(self) -> Global___ServedBy:
+        """Who answered."""
+
+    @property
+    def timings(self) -> Global___Timings:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[Global___QuestionAnswers] | None = ...,
+        served_by: Global___ServedBy | None = ...,
+        timings: Global___Timings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["served_by", b"served_by", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["results", b"results", "served_by", b"served_by", "timings", b"timings"]) -> None: ...
+
+Global___AnswerQuestionResponse: typing_extensions.TypeAlias = AnswerQuestionResponse
+
+@typing.final
+class QuestionAnswers(google.protobuf.message.Message):
+    """The answers to one question."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: builtins.int
+    NO_ANSWER_SCORE_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
+    no_answer_score: builtins.float
+    """Probability that the context holds no answer, in [0, 1]."""
+    @property
+    def answers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SpanAnswer]:
+        """Best first; empty if there is no answer in the context."""
+
+    @property
+    def tokens(self) -> Global___InputTokens:
+        """How question and context were read."""
+
+    def __init__(
+        self,
+        *,
+        answers: collections.abc.Iterable[Global___SpanAnswer] | None = ...,
+        no_answer_score: builtins.float = ...,
+        tokens: Global___InputTokens | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["tokens", b"tokens"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["answers", b"answers", "no_answer_score", b"no_answer_score", "tokens", b"tokens"]) -> None: ...
+
+Global___QuestionAnswers: typing_extensions.TypeAlias = QuestionAnswers
+
+@typing.final
+class SpanAnswer(google.protobuf.message.Message):
+    """A span of a context that answers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """The context from start to end, exactly."""
+    score: builtins.float
+    """Product of the probabilities of start and end, in [0, 1]."""
+    start: builtins.int
+    """First code point in the context."""
+    end: builtins.int
+    """After the last code point."""
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        score: builtins.float = ...,
+        start: builtins.int = ...,
+        end: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "score", b"score", "start", b"start", "text", b"text"]) -> None: ...
+
+Global___SpanAnswer: typing_extensions.TypeAlias = SpanAnswer
+
+@typing.final
+class EmbedRequest(google.protobuf.message.Message):
+    """See Embed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Kind:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[EmbedRequest._Kind.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: EmbedRequest._Kind.ValueType  # 0
+        """PASSAGE."""
+        KIND_PASSAGE: EmbedRequest._Kind.ValueType  # 1
+        """Something that is searched for."""
+        KIND_QUERY: EmbedRequest._Kind.ValueType  # 2
+        """What is searched with."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What a text is, for models that were trained with different prefixes."""
+
+    KIND_UNSPECIFIED: EmbedRequest.Kind.ValueType  # 0
+    """PASSAGE."""
+    KIND_PASSAGE: EmbedRequest.Kind.ValueType  # 1
+    """Something that is searched for."""
+    KIND_QUERY: EmbedRequest.Kind.ValueType  # 2
+    """What is searched with."""
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    NUM_DIMENSIONS_FIELD_NUMBER: builtins.int
+    VECTOR_TYPE_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model to ask. Required."""
+    version: builtins.int
+    """As ClassifyRequest.version."""
+    kind: Global___EmbedRequest.Kind.ValueType
+    """Default PASSAGE."""
+    num_dimensions: builtins.int
+    """Dimensions wanted: those of the model or fewer (cut, and scaled to length 1 again if the model
+    normalizes). 0 = all.
+    """
+    vector_type: Global___VectorType.ValueType
+    """Type of the numbers on the wire. Default FLOAT32."""
+    @property
+    def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Texts, 1 to 256, none empty, each at most 1 MiB; cut at the model's maximum."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.int = ...,
+        texts: collections.abc.Iterable[builtins.str] | None = ...,
+        kind: Global___EmbedRequest.Kind.ValueType = ...,
+        num_dimensions: builtins.int = ...,
+        vector_type: Global___VectorType.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "model", b"model", "num_dimensions", b"num_dimensions", "texts", b"texts", "vector_type", b"vector_type", "version", b"version"]) -> None: ...
+
+Global___EmbedRequest: typing_extensions.TypeAlias = EmbedRequest
+
+@typing.final
+class EmbedResponse(google.protobuf.message.Message):
+    """See Embed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EMBEDDINGS_FIELD_NUMBER: builtins.int
+    VECTOR_TYPE_FIELD_NUMBER: builtins.int
+    NUM_DIMENSIONS_FIELD_NUMBER: builtins.int
+    SERVED_BY_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    vector_type: Global___VectorType.ValueType
+    """Type of the numbers in every vector."""
+    num_dimensions: builtins.int
+    """Numbers in every vector."""
+    @property
+    def embeddings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Embedding]:
+        """One for each text, in the order of the request."""
+
+    @property
+    def served_by(self) -> Global___ServedBy:
+        """Who answered."""
+
+    @property
+    def timings(self) -> Global___Timings:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        embeddings: collections.abc.Iterable[Global___Embedding] | None = ...,
+        vector_type: Global___VectorType.ValueType = ...,
+        num_dimensions: builtins.int = ...,
+        served_by: Global___ServedBy | None = ...,
+        timings: Global___Timings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["served_by", b"served_by", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "num_dimensions", b"num_dimensions", "served_by", b"served_by", "timings", b"timings", "vector_type", b"vector_type"]) -> None: ...
+
+Global___EmbedResponse: typing_extensions.TypeAlias = EmbedResponse
+
+@typing.final
+class Embedding(google.protobuf.message.Message):
+    """The vector of one text."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VECTOR_FIELD_NUMBER: builtins.int
+    SCALE_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
+    vector: builtins.bytes
+    """The numbers, packed as vector_type says."""
+    scale: builtins.float
+    """What int8 numbers are to be multiplied by; 1 for FLOAT32."""
+    @property
+    def tokens(self) -> Global___InputTokens:
+        """How the text was read."""
+
+    def __init__(
+        self,
+        *,
+        vector: builtins.bytes = ...,
+        scale: builtins.float = ...,
+        tokens: Global___InputTokens | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["tokens", b"tokens"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["scale", b"scale", "tokens", b"tokens", "vector", b"vector"]) -> None: ...
+
+Global___Embedding: typing_extensions.TypeAlias = Embedding
+
+@typing.final
+class RankRequest(google.protobuf.message.Message):
+    """See Rank."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    QUERY_FIELD_NUMBER: builtins.int
+    CANDIDATES_FIELD_NUMBER: builtins.int
+    TOP_K_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model to ask. Required."""
+    version: builtins.int
+    """As ClassifyRequest.version."""
+    query: builtins.str
+    """What is searched with; not empty, at most 1 MiB."""
+    top_k: builtins.int
+    """Candidates wanted; 0 = all."""
+    @property
+    def candidates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What is ordered, 1 to 256, none empty, each at most 1 MiB."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.int = ...,
+        query: builtins.str = ...,
+        candidates: collections.abc.Iterable[builtins.str] | None = ...,
+        top_k: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["candidates", b"candidates", "model", b"model", "query", b"query", "top_k", b"top_k", "version", b"version"]) -> None: ...
+
+Global___RankRequest: typing_extensions.TypeAlias = RankRequest
+
+@typing.final
+class RankResponse(google.protobuf.message.Message):
+    """See Rank."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RANKED_FIELD_NUMBER: builtins.int
+    SERVED_BY_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    @property
+    def ranked(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RankedCandidate]:
+        """Best first."""
+
+    @property
+    def served_by(self) -> Global___ServedBy:
+        """Who answered."""
+
+    @property
+    def timings(self) -> Global___Timings:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        ranked: collections.abc.Iterable[Global___RankedCandidate] | None = ...,
+        served_by: Global___ServedBy | None = ...,
+        timings: Global___Timings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["served_by", b"served_by", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ranked", b"ranked", "served_by", b"served_by", "timings", b"timings"]) -> None: ...
+
+Global___RankResponse: typing_extensions.TypeAlias = RankResponse
+
+@typing.final
+class RankedCandidate(google.protobuf.message.Message):
+    """A candidate's place."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Its place in the request, from 0."""
+    score: builtins.float
+    """The cosine of the angle between the vectors, in [-1, 1]; of cross-encoders their score: the sigmoid of
+    a single logit, the value of a regression, or the probability of the last label.
+    """
+    @property
+    def tokens(self) -> Global___InputTokens:
+        """How the candidate was read; of cross-encoders with the query."""
+
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        score: builtins.float = ...,
+        tokens: Global___InputTokens | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["tokens", b"tokens"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["index", b"index", "score", b"score", "tokens", b"tokens"]) -> None: ...
+
+Global___RankedCandidate: typing_extensions.TypeAlias = RankedCandidate
+
+@typing.final
+class SearchOptions(google.protobuf.message.Message):
+    """How sequences are searched for; unset means the model's own defaults."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_BEAMS_FIELD_NUMBER: builtins.int
+    MAX_NEW_TOKENS_FIELD_NUMBER: builtins.int
+    MIN_NEW_TOKENS_FIELD_NUMBER: builtins.int
+    LENGTH_PENALTY_FIELD_NUMBER: builtins.int
+    NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: builtins.int
+    num_beams: builtins.int
+    """Beams, 1 to 16; 1 = greedy."""
+    max_new_tokens: builtins.int
+    """Most tokens of an answer, 1 to 4096. Default: the model's."""
+    min_new_tokens: builtins.int
+    """Fewest tokens of an answer, at most max_new_tokens. Default 0."""
+    length_penalty: builtins.float
+    """Exponent of the length by which a beam's score is divided, in [-10, 10]; above 1 favours long answers.
+    Default 1. Without meaning for greedy search.
+    """
+    no_repeat_ngram_size: builtins.int
+    """No n tokens in a row occur twice in an answer; 0 = they may. At most 32."""
+    def __init__(
+        self,
+        *,
+        num_beams: builtins.int = ...,
+        max_new_tokens: builtins.int = ...,
+        min_new_tokens: builtins.int = ...,
+        length_penalty: builtins.float | None = ...,
+        no_repeat_ngram_size: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_length_penalty", b"_length_penalty"]) -> typing.Literal["length_penalty"] | None: ...
+
+Global___SearchOptions: typing_extensions.TypeAlias = SearchOptions
+
+@typing.final
+class GeneratedText(google.protobuf.message.Message):
+    """A text that was made of a text."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
+    NUM_GENERATED_TOKENS_FIELD_NUMBER: builtins.int
+    FINISH_REASON_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """The text."""
+    score: builtins.float
+    """Logarithm of the probability of its tokens: the sum for greedy search, for beams divided by
+    length ** length_penalty.
+    """
+    num_generated_tokens: builtins.int
+    """Tokens of the answer, the one that ends it included."""
+    finish_reason: Global___FinishReason.ValueType
+    """Why it ended: STOP or LENGTH."""
+    @property
+    def tokens(self) -> Global___InputTokens:
+        """How the input was read."""
+
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        score: builtins.float = ...,
+        num_generated_tokens: builtins.int = ...,
+        finish_reason: Global___FinishReason.ValueType = ...,
+        tokens: Global___InputTokens | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["tokens", b"tokens"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "num_generated_tokens", b"num_generated_tokens", "score", b"score", "text", b"text", "tokens", b"tokens"]) -> None: ...
+
+Global___GeneratedText: typing_extensions.TypeAlias = GeneratedText
+
+@typing.final
+class TranslateRequest(google.protobuf.message.Message):
+    """See Translate."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
+    SOURCE_LANGUAGE_FIELD_NUMBER: builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model to ask. Required."""
+    version: builtins.int
+    """As ClassifyRequest.version."""
+    source_language: builtins.str
+    """BCP 47 tag of the texts' language. May be empty if the model knows a single pair."""
+    target_language: builtins.str
+    """BCP 47 tag of the language wanted. May be empty if the model knows a single pair."""
+    @property
+    def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Texts, 1 to 256, none empty; cut at the model's maximum."""
+
+    @property
+    def options(self) -> Global___SearchOptions:
+        """How to search."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.int = ...,
+        texts: collections.abc.Iterable[builtins.str] | None = ...,
+        source_language: builtins.str = ...,
+        target_language: builtins.str = ...,
+        options: Global___SearchOptions | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "source_language", b"source_language", "target_language", b"target_language", "texts", b"texts", "version", b"version"]) -> None: ...
+
+Global___TranslateRequest: typing_extensions.TypeAlias = TranslateRequest
+
+@typing.final
+class TranslateResponse(google.protobuf.message.Message):
+    """See Translate."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TRANSLATIONS_FIELD_NUMBER: builtins.int
+    SERVED_BY_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    @property
+    def translations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GeneratedText]:
+        """One for each text, in the order of the request."""
+
+    @property
+    def served_by(self) -> Global___ServedBy:
+        """Who answered."""
+
+    @property
+    def timings(self) -> Global___Timings:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        translations: collections.abc.Iterable[Global___GeneratedText] | None = ...,
+        served_by: Global___ServedBy | None = ...,
+        timings: Global___Timings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["served_by", b"served_by", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["served_by", b"served_by", "timings", b"timings", "translations", b"translations"]) -> None: ...
+
+Global___TranslateResponse: typing_extensions.TypeAlias = TranslateResponse
+
+@typing.final
+class SummarizeRequest(google.protobuf.message.Message):
+    """See Summarize."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model to ask. Required."""
+    version: builtins.int
+    """As ClassifyRequest.version."""
+    @property
+    def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Texts, 1 to 256, none empty; cut at the model's maximum."""
+
+    @property
+    def options(self) -> Global___SearchOptions:
+        """How to search."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.int = ...,
+        texts: collections.abc.Iterable[builtins.str] | None = ...,
+        options: Global___SearchOptions | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "texts", b"texts", "version", b"version"]) -> None: ...
+
+Global___SummarizeRequest: typing_extensions.TypeAlias = SummarizeRequest
+
+@typing.final
+class SummarizeResponse(google.protobuf.message.Message):
+    """See Summarize."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUMMARIES_FIELD_NUMBER: builtins.int
+    SERVED_BY_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    @property
+    def summaries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GeneratedText]:
+        """One for each text, in the order of the request."""
+
+    @property
+    def served_by(self) -> Global___ServedBy:
+        """Who answered."""
+
+    @property
+    def timings(self) -> Global___Timings:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        summaries: collections.abc.Iterable[Global___GeneratedText] | None = ...,
+        served_by: Global___ServedBy | None = ...,
+        timings: Global___Timings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["served_by", b"served_by", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["served_by", b"served_by", "summaries", b"summaries", "timings", b"timings"]) -> None: ...
+
+Global___SummarizeResponse: typing_extensions.TypeAlias = SummarizeResponse
+
+@typing.final
+class SamplingOptions(google.protobuf.message.Message):
+    """How the next token is chosen and when to end."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEMPERATURE_FIELD_NUMBER: builtins.int
+    TOP_K_FIELD_NUMBER: builtins.int
+    TOP_P_FIELD_NUMBER: builtins.int
+    MIN_P_FIELD_NUMBER: builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    STOP_FIELD_NUMBER: builtins.int
+    MAX_TOKENS_FIELD_NUMBER: builtins.int
+    MIN_TOKENS_FIELD_NUMBER: builtins.int
+    NUM_LOGPROBS_FIELD_NUMBER: builtins.int
+    JSON_SCHEMA_FIELD_NUMBER: builtins.int
+    temperature: builtins.float
+    """Sharpness, in [0, 100]: 0 = greedy, 1 = the model's own probabilities. Default 1."""
+    top_k: builtins.int
+    """Only the k most probable tokens, at most 1000000; 0 = all."""
+    top_p: builtins.float
+    """Only the most probable tokens that together reach this probability, in (0, 1]. Default 1."""
+    min_p: builtins.float
+    """Only tokens at least this many times as probable as the most probable one, in [0, 1). Default 0."""
+    repetition_penalty: builtins.float
+    """Logits of tokens that occurred are divided (if positive) or multiplied by it, in (0, 10]. Default 1."""
+    seed: builtins.int
+    """Same seed, same text, whoever else is being answered. Default: a random one."""
+    max_tokens: builtins.int
+    """Most tokens, from 1. Default 256, or what the model's window leaves."""
+    min_tokens: builtins.int
+    """Fewest tokens before the model may end, at most max_tokens. Default 0."""
+    num_logprobs: builtins.int
+    """Log-probabilities wanted for each token: of itself and of this many others, at most 20. Unset: none."""
+    json_schema: builtins.str
+    """A JSON schema (draft 2020-12, an object as text, at most 64 KiB) that the text must satisfy."""
+    @property
+    def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Strings that end the text; they are not part of it. At most 16, none empty."""
+
+    def __init__(
+        self,
+        *,
+        temperature: builtins.float | None = ...,
+        top_k: builtins.int = ...,
+        top_p: builtins.float | None = ...,
+        min_p: builtins.float = ...,
+        repetition_penalty: builtins.float | None = ...,
+        seed: builtins.int | None = ...,
+        stop: collections.abc.Iterable[builtins.str] | None = ...,
+        max_tokens: builtins.int | None = ...,
+        min_tokens: builtins.int = ...,
+        num_logprobs: builtins.int | None = ...,
+        json_schema: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_num_logprobs", b"_num_logprobs", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "max_tokens", b"max_tokens", "num_logprobs", b"num_logprobs", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_num_logprobs", b"_num_logprobs", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "json_schema", b"json_schema", "max_tokens", b"max_tokens", "min_p", b"min_p", "min_tokens", b"min_tokens", "num_logprobs", b"num_logprobs", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_tokens", b"_max_tokens"]) -> typing.Literal["max_tokens"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_num_logprobs", b"_num_logprobs"]) -> typing.Literal["num_logprobs"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_repetition_penalty", b"_repetition_penalty"]) -> typing.Literal["repetition_penalty"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_temperature", b"_temperature"]) -> typing.Literal["temperature"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_top_p", b"_top_p"]) -> typing.Literal["top_p"] | None: ...
+
+Global___SamplingOptions: typing_extensions.TypeAlias = SamplingOptions
+
+@typing.final
+class GenerateRequest(google.protobuf.message.Message):
+    """See Generate."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    PROMPT_FIELD_NUMBER: builtins.int
+    SAMPLING_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model to ask. Required."""
+    version: builtins.int
+    """As ClassifyRequest.version."""
+    prompt: builtins.str
+    """What is continued; not empty, and shorter than the model's window: it is never cut."""
+    @property
+    def sampling(self) -> Global___SamplingOptions:
+        """How to choose tokens and when to end."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.int = ...,
+        prompt: builtins.str = ...,
+        sampling: Global___SamplingOptions | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "prompt", b"prompt", "sampling", b"sampling", "version", b"version"]) -> None: ...
+
+Global___GenerateRequest: typing_extensions.TypeAlias = GenerateRequest
+
+@typing.final
+class TextPiece(google.protobuf.message.Message):
+    """A piece of a generated text."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    LOGPROBS_FIELD_NUMBER: builtins.int
+    FINISH_REASON_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """What is new; may be empty in the last piece."""
+    finish_reason: Global___FinishReason.ValueType
+    """Set in the last piece only."""
+    @property
+    def logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """Log-probabilities of the tokens of this piece, if asked for."""
+
+    @property
+    def usage(self) -> Global___Usage:
+        """Set in the last piece only."""
+
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        logprobs: collections.abc.Iterable[Global___TokenLogprob] | None = ...,
+        finish_reason: Global___FinishReason.ValueType = ...,
+        usage: Global___Usage | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "text", b"text", "usage", b"usage"]) -> None: ...
+
+Global___TextPiece: typing_extensions.TypeAlias = TextPiece
+
+@typing.final
+class TokenLogprob(google.protobuf.message.Message):
+    """A token's log-probability."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    LOGPROB_FIELD_NUMBER: builtins.int
+    ALTERNATIVES_FIELD_NUMBER: builtins.int
+    token: builtins.str
+    """The token's text; a token may be part of a character, which is then U+FFFD."""
+    logprob: builtins.float
+    """Natural logarithm of its probability, at most 0."""
+    @property
+    def alternatives(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """The most probable tokens in its place, most probable first."""
+
+    def __init__(
+        self,
+        *,
+        token: builtins.str = ...,
+        logprob: builtins.float = ...,
+        alternatives: collections.abc.Iterable[Global___TokenLogprob] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alternatives", b"alternatives", "logprob", b"logprob", "token", b"token"]) -> None: ...
+
+Global___TokenLogprob: typing_extensions.TypeAlias = TokenLogprob
+
+@typing.final
+class Usage(google.protobuf.message.Message):
+    """What a stream has used."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_PROMPT_TOKENS_FIELD_NUMBER: builtins.int
+    NUM_GENERATED_TOKENS_FIELD_NUMBER: builtins.int
+    num_prompt_tokens: builtins.int
+    """Tokens of the prompt."""
+    num_generated_tokens: builtins.int
+    """Tokens written."""
+    def __init__(
+        self,
+        *,
+        num_prompt_tokens: builtins.int = ...,
+        num_generated_tokens: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["num_generated_tokens", b"num_generated_tokens", "num_prompt_tokens", b"num_prompt_tokens"]) -> None: ...
+
+Global___Usage: typing_extensions.TypeAlias = Usage
+
+@typing.final
+class GenerateResponse(google.protobuf.message.Message):
+    """See Generate."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PIECE_FIELD_NUMBER: builtins.int
+    SERVED_BY_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    @property
+    def piece(self) -> Global___TextPiece:
+        """The next piece."""
+
+    @property
+    def served_by(self) -> Global___ServedBy:
+        """Who answers. Set in the first and in the last piece."""
+
+    @property
+    def timings(self) -> Global___StreamTimings:
+        """Where the time went. Set in the last piece only."""
+
+    def __init__(
+        self,
+        *,
+        piece: Global___TextPiece | None = ...,
+        served_by: Global___ServedBy | None = ...,
+        timings: Global___StreamTimings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["piece", b"piece", "served_by", b"served_by", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["piece", b"piece", "served_by", b"served_by", "timings", b"timings"]) -> None: ...
+
+Global___GenerateResponse: typing_extensions.TypeAlias = GenerateResponse
+
+@typing.final
+class ChatRequest(google.protobuf.message.Message):
+    """See Chat."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    MESSAGES_FIELD_NUMBER: builtins.int
+    SAMPLING_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model to ask. Required."""
+    version: builtins.int
+    """As ClassifyRequest.version."""
+    @property
+    def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
+        """The conversation, 1 to 1000 messages, the last of them not the assistant's."""
+
+    @property
+    def sampling(self) -> Global___SamplingOptions:
+        """How to choose tokens and when to end."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.int = ...,
+        messages: collections.abc.Iterable[Global___ChatMessage] | None = ...,
+        sampling: Global___SamplingOptions | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["messages", b"messages", "model", b"model", "sampling", b"sampling", "version", b"version"]) -> None: ...
+
+Global___ChatRequest: typing_extensions.TypeAlias = ChatRequest
+
+@typing.final
+class ChatMessage(google.protobuf.message.Message):
+    """One turn of a conversation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: builtins.int
+    CONTENT_FIELD_NUMBER: builtins.int
+    role: builtins.str
+    """Who speaks: "system", "user" or "assistant"."""
+    content: builtins.str
+    """What was said; not empty."""
+    def __init__(
+        self,
+        *,
+        role: builtins.str = ...,
+        content: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content", "role", b"role"]) -> None: ...
+
+Global___ChatMessage: typing_extensions.TypeAlias = ChatMessage
+
+@typing.final
+class ChatResponse(google.protobuf.message.Message):
+    """See Chat."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PIECE_FIELD_NUMBER: builtins.int
+    SERVED_BY_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    @property
+    def piece(self) -> Global___TextPiece:
+        """The next piece of the assistant's answer."""
+
+    @property
+    def served_by(self) -> Global___ServedBy:
+        """Who answers. Set in the first and in the last piece."""
+
+    @property
+    def timings(self) -> Global___StreamTimings:
+        """Where the time went. Set in the last piece only."""
+
+    def __init__(
+        self,
+        *,
+        piece: Global___TextPiece | None = ...,
+        served_by: Global___ServedBy | None = ...,
+        timings: Global___StreamTimings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["piece", b"piece", "served_by", b"served_by", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["piece", b"piece", "served_by", b"served_by", "timings", b"timings"]) -> None: ...
+
+Global___ChatResponse: typing_extensions.TypeAlias = ChatResponse
+
+@typing.final
+class StreamTimings(google.protobuf.message.Message):
+    """Where the time of a stream went, as seen by the gateway."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIRST_PIECE_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    @property
+    def first_piece(self) -> google.protobuf.duration_pb2.Duration:
+        """From the request's arrival to the first piece."""
+
+    @property
+    def total(self) -> google.protobuf.duration_pb2.Duration:
+        """From the request's arrival to the last piece."""
+
+    def __init__(
+        self,
+        *,
+        first_piece: google.protobuf.duration_pb2.Duration | None = ...,
+        total: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["first_piece", b"first_piece", "total", b"total"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["first_piece", b"first_piece", "total", b"total"]) -> None: ...
+
+Global___StreamTimings: typing_extensions.TypeAlias = StreamTimings
+
+@typing.final
 class InputTokens(google.protobuf.message.Message):
     """How many tokens of an input the model read."""
 
@@ -150,17 +1326,21 @@ class InputTokens(google.protobuf.message.Message):
 
     NUM_TOKENS_FIELD_NUMBER: builtins.int
     TRUNCATED_FIELD_NUMBER: builtins.int
+    NUM_WINDOWS_FIELD_NUMBER: builtins.int
     num_tokens: builtins.int
-    """Tokens that the model read, special tokens included."""
+    """Tokens that the model read, special tokens included; of a text in several windows, all of theirs."""
     truncated: builtins.bool
     """True if the input was longer and its end was cut off."""
+    num_windows: builtins.int
+    """Overlapping windows in which the text was read; 1 for most."""
     def __init__(
         self,
         *,
         num_tokens: builtins.int = ...,
         truncated: builtins.bool = ...,
+        num_windows: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["num_tokens", b"num_tokens", "truncated", b"truncated"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["num_tokens", b"num_tokens", "num_windows", b"num_windows", "truncated", b"truncated"]) -> None: ...
 
 Global___InputTokens: typing_extensions.TypeAlias = InputTokens
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class InferenceServiceStub(object):
-    """Answers through Triton. Every rpc may fail with
+    """Answers through Triton. Offsets count Unicode code points (an index into a Python str) and ends are
+    exclusive. Every rpc may fail with
     INVALID_ARGUMENT: bad input, with the field and the reason; never retry.
     NOT_FOUND: no such model or version is routed here.
     FAILED_PRECONDITION: the model answers another task's rpc.
@@ -46,10 +47,51 @@ class InferenceServiceStub(object):
                 request_serializer=conch_dot_v1_dot_inference__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=conch_dot_v1_dot_inference__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.ExtractEntities = channel.unary_unary(
+                '/conch.v1.InferenceService/ExtractEntities',
+                request_serializer=conch_dot_v1_dot_inference__pb2.ExtractEntitiesRequest.SerializeToString,
+                response_deserializer=conch_dot_v1_dot_inference__pb2.ExtractEntitiesResponse.FromString,
+                _registered_method=True)
+        self.AnswerQuestion = channel.unary_unary(
+                '/conch.v1.InferenceService/AnswerQuestion',
+                request_serializer=conch_dot_v1_dot_inference__pb2.AnswerQuestionRequest.SerializeToString,
+                response_deserializer=conch_dot_v1_dot_inference__pb2.AnswerQuestionResponse.FromString,
+                _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/conch.v1.InferenceService/Embed',
+                request_serializer=conch_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=conch_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.Rank = channel.unary_unary(
+                '/conch.v1.InferenceService/Rank',
+                request_serializer=conch_dot_v1_dot_inference__pb2.RankRequest.SerializeToString,
+                response_deserializer=conch_dot_v1_dot_inference__pb2.RankResponse.FromString,
+                _registered_method=True)
+        self.Translate = channel.unary_unary(
+                '/conch.v1.InferenceService/Translate',
+                request_serializer=conch_dot_v1_dot_inference__pb2.TranslateRequest.SerializeToString,
+                response_deserializer=conch_dot_v1_dot_inference__pb2.TranslateResponse.FromString,
+                _registered_method=True)
+        self.Summarize = channel.unary_unary(
+                '/conch.v1.InferenceService/Summarize',
+                request_serializer=conch_dot_v1_dot_inference__pb2.SummarizeRequest.SerializeToString,
+                response_deserializer=conch_dot_v1_dot_inference__pb2.SummarizeResponse.FromString,
+                _registered_method=True)
+        self.Generate = channel.unary_stream(
+                '/conch.v1.InferenceService/Generate',
+                request_serializer=conch_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
+                response_deserializer=conch_dot_v1_dot_inference__pb2.GenerateResponse.FromString,
+                _registered_method=True)
+        self.Chat = channel.unary_stream(
+                '/conch.v1.InferenceService/Chat',
+                request_serializer=conch_dot_v1_dot_inference__pb2.ChatRequest.SerializeToString,
+                response_deserializer=conch_dot_v1_dot_inference__pb2.ChatResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer(object):
-    """Answers through Triton. Every rpc may fail with
+    """Answers through Triton. Offsets count Unicode code points (an index into a Python str) and ends are
+    exclusive. Every rpc may fail with
     INVALID_ARGUMENT: bad input, with the field and the reason; never retry.
     NOT_FOUND: no such model or version is routed here.
     FAILED_PRECONDITION: the model answers another task's rpc.
@@ -59,7 +101,68 @@ class InferenceServiceServicer(object):
     """
 
     def Classify(self, request, context):
-        """Gives each text, or pair of texts, the labels that fit it best.
+        """Gives each text, or pair of texts, the labels that fit it best. With `candidate_labels` the labels
+        are the caller's own (zero-shot). For models of text-classification and, zero-shot only,
+        feature-extraction.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtractEntities(self, request, context):
+        """Finds the entities in each text, however long. For models of token-classification.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AnswerQuestion(self, request, context):
+        """Finds the answer to each question in its context, however long. For models of question-answering.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """Gives each text its vector. For models of feature-extraction.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rank(self, request, context):
+        """Orders candidates by how well they fit a query. For models of feature-extraction, by the vectors'
+        similarity, and of text-classification that score pairs (cross-encoders).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Translate(self, request, context):
+        """Translates each text. For models of text2text-generation that name language pairs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Summarize(self, request, context):
+        """Summarizes each text. For models of text2text-generation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Generate(self, request, context):
+        """Continues a prompt, piece by piece. For models of text-generation. A stream that has begun ends with
+        UNAVAILABLE if its Triton goes: what was sent stays valid, a repeated call begins anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Chat(self, request, context):
+        """Answers a conversation, piece by piece, as Generate does. FAILED_PRECONDITION: the model has no chat
+        template.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +176,46 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     request_deserializer=conch_dot_v1_dot_inference__pb2.ClassifyRequest.FromString,
                     response_serializer=conch_dot_v1_dot_inference__pb2.ClassifyResponse.SerializeToString,
             ),
+            'ExtractEntities': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtractEntities,
+                    request_deserializer=conch_dot_v1_dot_inference__pb2.ExtractEntitiesRequest.FromString,
+                    response_serializer=conch_dot_v1_dot_inference__pb2.ExtractEntitiesResponse.SerializeToString,
+            ),
+            'AnswerQuestion': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnswerQuestion,
+                    request_deserializer=conch_dot_v1_dot_inference__pb2.AnswerQuestionRequest.FromString,
+                    response_serializer=conch_dot_v1_dot_inference__pb2.AnswerQuestionResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=conch_dot_v1_dot_inference__pb2.EmbedRequest.FromString,
+                    response_serializer=conch_dot_v1_dot_inference__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Rank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rank,
+                    request_deserializer=conch_dot_v1_dot_inference__pb2.RankRequest.FromString,
+                    response_serializer=conch_dot_v1_dot_inference__pb2.RankResponse.SerializeToString,
+            ),
+            'Translate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Translate,
+                    request_deserializer=conch_dot_v1_dot_inference__pb2.TranslateRequest.FromString,
+                    response_serializer=conch_dot_v1_dot_inference__pb2.TranslateResponse.SerializeToString,
+            ),
+            'Summarize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Summarize,
+                    request_deserializer=conch_dot_v1_dot_inference__pb2.SummarizeRequest.FromString,
+                    response_serializer=conch_dot_v1_dot_inference__pb2.SummarizeResponse.SerializeToString,
+            ),
+            'Generate': grpc.unary_stream_rpc_method_handler(
+                    servicer.Generate,
+                    request_deserializer=conch_dot_v1_dot_inference__pb2.GenerateRequest.FromString,
+                    response_serializer=conch_dot_v1_dot_inference__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Chat': grpc.unary_stream_rpc_method_handler(
+                    servicer.Chat,
+                    request_deserializer=conch_dot_v1_dot_inference__pb2.ChatRequest.FromString,
+                    response_serializer=conch_dot_v1_dot_inference__pb2.ChatResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'conch.v1.InferenceService', rpc_method_handlers)
@@ -82,7 +225,8 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InferenceService(object):
-    """Answers through Triton. Every rpc may fail with
+    """Answers through Triton. Offsets count Unicode code points (an index into a Python str) and ends are
+    exclusive. Every rpc may fail with
     INVALID_ARGUMENT: bad input, with the field and the reason; never retry.
     NOT_FOUND: no such model or version is routed here.
     FAILED_PRECONDITION: the model answers another task's rpc.
@@ -108,6 +252,222 @@ class InferenceService(object):
             '/conch.v1.InferenceService/Classify',
             conch_dot_v1_dot_inference__pb2.ClassifyRequest.SerializeToString,
             conch_dot_v1_dot_inference__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtractEntities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conch.v1.InferenceService/ExtractEntities',
+            conch_dot_v1_dot_inference__pb2.ExtractEntitiesRequest.SerializeToString,
+            conch_dot_v1_dot_inference__pb2.ExtractEntitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnswerQuestion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conch.v1.InferenceService/AnswerQuestion',
+            conch_dot_v1_dot_inference__pb2.AnswerQuestionRequest.SerializeToString,
+            conch_dot_v1_dot_inference__pb2.AnswerQuestionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conch.v1.InferenceService/Embed',
+            conch_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+            conch_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conch.v1.InferenceService/Rank',
+            conch_dot_v1_dot_inference__pb2.RankRequest.SerializeToString,
+            conch_dot_v1_dot_inference__pb2.RankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Translate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conch.v1.InferenceService/Translate',
+            conch_dot_v1_dot_inference__pb2.TranslateRequest.SerializeToString,
+            conch_dot_v1_dot_inference__pb2.TranslateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Summarize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conch.v1.InferenceService/Summarize',
+            conch_dot_v1_dot_inference__pb2.SummarizeRequest.SerializeToString,
+            conch_dot_v1_dot_inference__pb2.SummarizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Generate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/conch.v1.InferenceService/Generate',
+            conch_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
+            conch_dot_v1_dot_inference__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Chat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/conch.v1.InferenceService/Chat',
+            conch_dot_v1_dot_inference__pb2.ChatRequest.SerializeToString,
+            conch_dot_v1_dot_inference__pb2.ChatResponse.FromString,
             options,
             channel_credentials,
             insecure,

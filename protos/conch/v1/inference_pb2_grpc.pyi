@@ -41,8 +41,137 @@ _InferenceServiceClassifyType = typing_extensions.TypeVar(
     ],
 )
 
-class InferenceServiceStub(typing.Generic[_InferenceServiceClassifyType]):
-    """Answers through Triton. Every rpc may fail with
+_InferenceServiceExtractEntitiesType = typing_extensions.TypeVar(
+    '_InferenceServiceExtractEntitiesType',
+    grpc.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.ExtractEntitiesRequest,
+        conch.v1.inference_pb2.ExtractEntitiesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.ExtractEntitiesRequest,
+        conch.v1.inference_pb2.ExtractEntitiesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.ExtractEntitiesRequest,
+        conch.v1.inference_pb2.ExtractEntitiesResponse,
+    ],
+)
+
+_InferenceServiceAnswerQuestionType = typing_extensions.TypeVar(
+    '_InferenceServiceAnswerQuestionType',
+    grpc.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.AnswerQuestionRequest,
+        conch.v1.inference_pb2.AnswerQuestionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.AnswerQuestionRequest,
+        conch.v1.inference_pb2.AnswerQuestionResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.AnswerQuestionRequest,
+        conch.v1.inference_pb2.AnswerQuestionResponse,
+    ],
+)
+
+_InferenceServiceEmbedType = typing_extensions.TypeVar(
+    '_InferenceServiceEmbedType',
+    grpc.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.EmbedRequest,
+        conch.v1.inference_pb2.EmbedResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.EmbedRequest,
+        conch.v1.inference_pb2.EmbedResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.EmbedRequest,
+        conch.v1.inference_pb2.EmbedResponse,
+    ],
+)
+
+_InferenceServiceRankType = typing_extensions.TypeVar(
+    '_InferenceServiceRankType',
+    grpc.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.RankRequest,
+        conch.v1.inference_pb2.RankResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.RankRequest,
+        conch.v1.inference_pb2.RankResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.RankRequest,
+        conch.v1.inference_pb2.RankResponse,
+    ],
+)
+
+_InferenceServiceTranslateType = typing_extensions.TypeVar(
+    '_InferenceServiceTranslateType',
+    grpc.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.TranslateRequest,
+        conch.v1.inference_pb2.TranslateResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.TranslateRequest,
+        conch.v1.inference_pb2.TranslateResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.TranslateRequest,
+        conch.v1.inference_pb2.TranslateResponse,
+    ],
+)
+
+_InferenceServiceSummarizeType = typing_extensions.TypeVar(
+    '_InferenceServiceSummarizeType',
+    grpc.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.SummarizeRequest,
+        conch.v1.inference_pb2.SummarizeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.SummarizeRequest,
+        conch.v1.inference_pb2.SummarizeResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.SummarizeRequest,
+        conch.v1.inference_pb2.SummarizeResponse,
+    ],
+)
+
+_InferenceServiceGenerateType = typing_extensions.TypeVar(
+    '_InferenceServiceGenerateType',
+    grpc.UnaryStreamMultiCallable[
+        conch.v1.inference_pb2.GenerateRequest,
+        conch.v1.inference_pb2.GenerateResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        conch.v1.inference_pb2.GenerateRequest,
+        conch.v1.inference_pb2.GenerateResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        conch.v1.inference_pb2.GenerateRequest,
+        conch.v1.inference_pb2.GenerateResponse,
+    ],
+)
+
+_InferenceServiceChatType = typing_extensions.TypeVar(
+    '_InferenceServiceChatType',
+    grpc.UnaryStreamMultiCallable[
+        conch.v1.inference_pb2.ChatRequest,
+        conch.v1.inference_pb2.ChatResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        conch.v1.inference_pb2.ChatRequest,
+        conch.v1.inference_pb2.ChatResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        conch.v1.inference_pb2.ChatRequest,
+        conch.v1.inference_pb2.ChatResponse,
+    ],
+)
+
+class InferenceServiceStub(typing.Generic[_InferenceServiceClassifyType, _InferenceServiceExtractEntitiesType, _InferenceServiceAnswerQuestionType, _InferenceServiceEmbedType, _InferenceServiceRankType, _InferenceServiceTranslateType, _InferenceServiceSummarizeType, _InferenceServiceGenerateType, _InferenceServiceChatType]):
+    """Answers through Triton. Offsets count Unicode code points (an index into a Python str) and ends are
+    exclusive. Every rpc may fail with
     INVALID_ARGUMENT: bad input, with the field and the reason; never retry.
     NOT_FOUND: no such model or version is routed here.
     FAILED_PRECONDITION: the model answers another task's rpc.
@@ -57,6 +186,38 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceClassifyType]):
             conch.v1.inference_pb2.ClassifyRequest,
             conch.v1.inference_pb2.ClassifyResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            conch.v1.inference_pb2.ExtractEntitiesRequest,
+            conch.v1.inference_pb2.ExtractEntitiesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            conch.v1.inference_pb2.AnswerQuestionRequest,
+            conch.v1.inference_pb2.AnswerQuestionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            conch.v1.inference_pb2.EmbedRequest,
+            conch.v1.inference_pb2.EmbedResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            conch.v1.inference_pb2.RankRequest,
+            conch.v1.inference_pb2.RankResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            conch.v1.inference_pb2.TranslateRequest,
+            conch.v1.inference_pb2.TranslateResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            conch.v1.inference_pb2.SummarizeRequest,
+            conch.v1.inference_pb2.SummarizeResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            conch.v1.inference_pb2.GenerateRequest,
+            conch.v1.inference_pb2.GenerateResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            conch.v1.inference_pb2.ChatRequest,
+            conch.v1.inference_pb2.ChatResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -65,20 +226,118 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceClassifyType]):
             conch.v1.inference_pb2.ClassifyRequest,
             conch.v1.inference_pb2.ClassifyResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            conch.v1.inference_pb2.ExtractEntitiesRequest,
+            conch.v1.inference_pb2.ExtractEntitiesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            conch.v1.inference_pb2.AnswerQuestionRequest,
+            conch.v1.inference_pb2.AnswerQuestionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            conch.v1.inference_pb2.EmbedRequest,
+            conch.v1.inference_pb2.EmbedResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            conch.v1.inference_pb2.RankRequest,
+            conch.v1.inference_pb2.RankResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            conch.v1.inference_pb2.TranslateRequest,
+            conch.v1.inference_pb2.TranslateResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            conch.v1.inference_pb2.SummarizeRequest,
+            conch.v1.inference_pb2.SummarizeResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            conch.v1.inference_pb2.GenerateRequest,
+            conch.v1.inference_pb2.GenerateResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            conch.v1.inference_pb2.ChatRequest,
+            conch.v1.inference_pb2.ChatResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Classify: _InferenceServiceClassifyType
-    """Gives each text, or pair of texts, the labels that fit it best."""
+    """Gives each text, or pair of texts, the labels that fit it best. With `candidate_labels` the labels
+    are the caller's own (zero-shot). For models of text-classification and, zero-shot only,
+    feature-extraction.
+    """
+
+    ExtractEntities: _InferenceServiceExtractEntitiesType
+    """Finds the entities in each text, however long. For models of token-classification."""
+
+    AnswerQuestion: _InferenceServiceAnswerQuestionType
+    """Finds the answer to each question in its context, however long. For models of question-answering."""
+
+    Embed: _InferenceServiceEmbedType
+    """Gives each text its vector. For models of feature-extraction."""
+
+    Rank: _InferenceServiceRankType
+    """Orders candidates by how well they fit a query. For models of feature-extraction, by the vectors'
+    similarity, and of text-classification that score pairs (cross-encoders).
+    """
+
+    Translate: _InferenceServiceTranslateType
+    """Translates each text. For models of text2text-generation that name language pairs."""
+
+    Summarize: _InferenceServiceSummarizeType
+    """Summarizes each text. For models of text2text-generation."""
+
+    Generate: _InferenceServiceGenerateType
+    """Continues a prompt, piece by piece. For models of text-generation. A stream that has begun ends with
+    UNAVAILABLE if its Triton goes: what was sent stays valid, a repeated call begins anew.
+    """
+
+    Chat: _InferenceServiceChatType
+    """Answers a conversation, piece by piece, as Generate does. FAILED_PRECONDITION: the model has no chat
+    template.
+    """
 
 InferenceServiceAsyncStub: typing_extensions.TypeAlias = InferenceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         conch.v1.inference_pb2.ClassifyRequest,
         conch.v1.inference_pb2.ClassifyResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.ExtractEntitiesRequest,
+        conch.v1.inference_pb2.ExtractEntitiesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.AnswerQuestionRequest,
+        conch.v1.inference_pb2.AnswerQuestionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.EmbedRequest,
+        conch.v1.inference_pb2.EmbedResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.RankRequest,
+        conch.v1.inference_pb2.RankResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.TranslateRequest,
+        conch.v1.inference_pb2.TranslateResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.inference_pb2.SummarizeRequest,
+        conch.v1.inference_pb2.SummarizeResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        conch.v1.inference_pb2.GenerateRequest,
+        conch.v1.inference_pb2.GenerateResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        conch.v1.inference_pb2.ChatRequest,
+        conch.v1.inference_pb2.ChatResponse,
+    ],
 ]
 
 class InferenceServiceServicer(metaclass=abc.ABCMeta):
-    """Answers through Triton. Every rpc may fail with
+    """Answers through Triton. Offsets count Unicode code points (an index into a Python str) and ends are
+    exclusive. Every rpc may fail with
     INVALID_ARGUMENT: bad input, with the field and the reason; never retry.
     NOT_FOUND: no such model or version is routed here.
     FAILED_PRECONDITION: the model answers another task's rpc.
@@ -93,6 +352,79 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         request: conch.v1.inference_pb2.ClassifyRequest,
         context: _ServicerContext,
     ) -> typing.Union[conch.v1.inference_pb2.ClassifyResponse, collections.abc.Awaitable[conch.v1.inference_pb2.ClassifyResponse]]:
-        """Gives each text, or pair of texts, the labels that fit it best."""
+        """Gives each text, or pair of texts, the labels that fit it best. With `candidate_labels` the labels
+        are the caller's own (zero-shot). For models of text-classification and, zero-shot only,
+        feature-extraction.
+        """
+
+    @abc.abstractmethod
+    def ExtractEntities(
+        self,
+        request: conch.v1.inference_pb2.ExtractEntitiesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[conch.v1.inference_pb2.ExtractEntitiesResponse, collections.abc.Awaitable[conch.v1.inference_pb2.ExtractEntitiesResponse]]:
+        """Finds the entities in each text, however long. For models of token-classification."""
+
+    @abc.abstractmethod
+    def AnswerQuestion(
+        self,
+        request: conch.v1.inference_pb2.AnswerQuestionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[conch.v1.inference_pb2.AnswerQuestionResponse, collections.abc.Awaitable[conch.v1.inference_pb2.AnswerQuestionResponse]]:
+        """Finds the answer to each question in its context, however long. For models of question-answering."""
+
+    @abc.abstractmethod
+    def Embed(
+        self,
+        request: conch.v1.inference_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[conch.v1.inference_pb2.EmbedResponse, collections.abc.Awaitable[conch.v1.inference_pb2.EmbedResponse]]:
+        """Gives each text its vector. For models of feature-extraction."""
+
+    @abc.abstractmethod
+    def Rank(
+        self,
+        request: conch.v1.inference_pb2.RankRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[conch.v1.inference_pb2.RankResponse, collections.abc.Awaitable[conch.v1.inference_pb2.RankResponse]]:
+        """Orders candidates by how well they fit a query. For models of feature-extraction, by the vectors'
+        similarity, and of text-classification that score pairs (cross-encoders).
+        """
+
+    @abc.abstractmethod
+    def Translate(
+        self,
+        request: conch.v1.inference_pb2.TranslateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[conch.v1.inference_pb2.TranslateResponse, collections.abc.Awaitable[conch.v1.inference_pb2.TranslateResponse]]:
+        """Translates each text. For models of text2text-generation that name language pairs."""
+
+    @abc.abstractmethod
+    def Summarize(
+        self,
+        request: conch.v1.inference_pb2.SummarizeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[conch.v1.inference_pb2.SummarizeResponse, collections.abc.Awaitable[conch.v1.inference_pb2.SummarizeResponse]]:
+        """Summarizes each text. For models of text2text-generation."""
+
+    @abc.abstractmethod
+    def Generate(
+        self,
+        request: conch.v1.inference_pb2.GenerateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[conch.v1.inference_pb2.GenerateResponse], collections.abc.AsyncIterator[conch.v1.inference_pb2.GenerateResponse]]:
+        """Continues a prompt, piece by piece. For models of text-generation. A stream that has begun ends with
+        UNAVAILABLE if its Triton goes: what was sent stays valid, a repeated call begins anew.
+        """
+
+    @abc.abstractmethod
+    def Chat(
+        self,
+        request: conch.v1.inference_pb2.ChatRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[conch.v1.inference_pb2.ChatResponse], collections.abc.AsyncIterator[conch.v1.inference_pb2.ChatResponse]]:
+        """Answers a conversation, piece by piece, as Generate does. FAILED_PRECONDITION: the model has no chat
+        template.
+        """
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

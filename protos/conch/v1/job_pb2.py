@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x63onch/v1/job.proto\x12\x08\x63onch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xc2\x03\n\tJobStatus\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.conch.v1.JobStatus.State\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\r\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\x12\x15\n\rlast_sequence\x18\x08 \x01(\x04\x12\x18\n\x10\x63\x61ncel_requested\x18\t \x01(\x08\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xd9\x03\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12/\n\rstate_changed\x18\x04 \x01(\x0b\x32\x16.conch.v1.StateChangedH\x00\x12/\n\rstage_started\x18\x05 \x01(\x0b\x32\x16.conch.v1.StageStartedH\x00\x12/\n\rtraining_step\x18\x06 \x01(\x0b\x32\x16.conch.v1.TrainingStepH\x00\x12*\n\nevaluation\x18\x07 \x01(\x0b\x32\x14.conch.v1.EvaluationH\x00\x12\x35\n\x10\x63heckpoint_saved\x18\x08 \x01(\x0b\x32\x19.conch.v1.CheckpointSavedH\x00\x12$\n\x07warning\x18\t \x01(\x0b\x32\x11.conch.v1.WarningH\x00\x12\x35\n\x10\x61rtifact_written\x18\n \x01(\x0b\x32\x19.conch.v1.ArtifactWrittenH\x00\x12$\n\x07verdict\x18\x0b \x01(\x0b\x32\x11.conch.v1.VerdictH\x00\x42\x07\n\x05\x65vent\"H\n\x0cStateChanged\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.conch.v1.JobStatus.State\x12\x0e\n\x06reason\x18\x02 \x01(\t\"?\n\x0cStageStarted\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x12\n\nnum_stages\x18\x03 \x01(\r\"\xb3\x01\n\x0cTrainingStep\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x11\n\tnum_steps\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x01\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x1b\n\x13\x65xamples_per_second\x18\x06 \x01(\x01\x12\x31\n\x0etime_remaining\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe7\x01\n\nEvaluation\x12\r\n\x05split\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x03 \x01(\x04\x12\x32\n\x07metrics\x18\x04 \x03(\x0b\x32!.conch.v1.Evaluation.MetricsEntry\x12\x38\n\x0e\x63lassification\x18\x05 \x01(\x0b\x32\x1e.conch.v1.ClassificationDetailH\x00\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06\x64\x65tail\"X\n\x14\x43lassificationDetail\x12&\n\x06labels\x18\x01 \x03(\x0b\x32\x16.conch.v1.LabelMetrics\x12\x18\n\x10\x63onfusion_matrix\x18\x02 \x03(\x04\"b\n\x0cLabelMetrics\x12\r\n\x05label\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\x01\x12\x0e\n\x06recall\x18\x03 \x01(\x01\x12\n\n\x02\x66\x31\x18\x04 \x01(\x01\x12\x14\n\x0cnum_examples\x18\x05 \x01(\x04\",\n\x0f\x43heckpointSaved\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0b\n\x03uri\x18\x02 \x01(\t\"*\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"<\n\x0f\x41rtifactWritten\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\xbc\x01\n\x07Verdict\x12\"\n\x07runtime\x18\x01 \x01(\x0e\x32\x11.conch.v1.Runtime\x12&\n\tprecision\x18\x02 \x01(\x0e\x32\x13.conch.v1.Precision\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x0e\n\x06passed\x18\x05 \x01(\x08\x12!\n\x07\x66igures\x18\x06 \x03(\x0b\x32\x10.conch.v1.Figure\x12\x14\n\x0cnum_examples\x18\x07 \x01(\x04\"D\n\x06\x46igure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\r\n\x05limit\x18\x03 \x01(\x01\x12\x0e\n\x06passed\x18\x04 \x01(\x08*Q\n\x07Runtime\x12\x17\n\x13RUNTIME_UNSPECIFIED\x10\x00\x12\x17\n\x13RUNTIME_ONNXRUNTIME\x10\x01\x12\x14\n\x10RUNTIME_OPENVINO\x10\x02*b\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_BF16\x10\x02\x12\x12\n\x0ePRECISION_INT8\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x63onch/v1/job.proto\x12\x08\x63onch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xc2\x03\n\tJobStatus\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.conch.v1.JobStatus.State\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\r\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\x12\x15\n\rlast_sequence\x18\x08 \x01(\x04\x12\x18\n\x10\x63\x61ncel_requested\x18\t \x01(\x08\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xd9\x03\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12/\n\rstate_changed\x18\x04 \x01(\x0b\x32\x16.conch.v1.StateChangedH\x00\x12/\n\rstage_started\x18\x05 \x01(\x0b\x32\x16.conch.v1.StageStartedH\x00\x12/\n\rtraining_step\x18\x06 \x01(\x0b\x32\x16.conch.v1.TrainingStepH\x00\x12*\n\nevaluation\x18\x07 \x01(\x0b\x32\x14.conch.v1.EvaluationH\x00\x12\x35\n\x10\x63heckpoint_saved\x18\x08 \x01(\x0b\x32\x19.conch.v1.CheckpointSavedH\x00\x12$\n\x07warning\x18\t \x01(\x0b\x32\x11.conch.v1.WarningH\x00\x12\x35\n\x10\x61rtifact_written\x18\n \x01(\x0b\x32\x19.conch.v1.ArtifactWrittenH\x00\x12$\n\x07verdict\x18\x0b \x01(\x0b\x32\x11.conch.v1.VerdictH\x00\x42\x07\n\x05\x65vent\"H\n\x0cStateChanged\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.conch.v1.JobStatus.State\x12\x0e\n\x06reason\x18\x02 \x01(\t\"?\n\x0cStageStarted\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x12\n\nnum_stages\x18\x03 \x01(\r\"\xb3\x01\n\x0cTrainingStep\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x11\n\tnum_steps\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x01\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x1b\n\x13\x65xamples_per_second\x18\x06 \x01(\x01\x12\x31\n\x0etime_remaining\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8e\x02\n\nEvaluation\x12\r\n\x05split\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x03 \x01(\x04\x12\x32\n\x07metrics\x18\x04 \x03(\x0b\x32!.conch.v1.Evaluation.MetricsEntry\x12\x38\n\x0e\x63lassification\x18\x05 \x01(\x0b\x32\x1e.conch.v1.ClassificationDetailH\x00\x12%\n\x05spans\x18\x06 \x01(\x0b\x32\x14.conch.v1.SpanDetailH\x00\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06\x64\x65tail\"4\n\nSpanDetail\x12&\n\x06labels\x18\x01 \x03(\x0b\x32\x16.conch.v1.LabelMetrics\"X\n\x14\x43lassificationDetail\x12&\n\x06labels\x18\x01 \x03(\x0b\x32\x16.conch.v1.LabelMetrics\x12\x18\n\x10\x63onfusion_matrix\x18\x02 \x03(\x04\"b\n\x0cLabelMetrics\x12\r\n\x05label\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\x01\x12\x0e\n\x06recall\x18\x03 \x01(\x01\x12\n\n\x02\x66\x31\x18\x04 \x01(\x01\x12\x14\n\x0cnum_examples\x18\x05 \x01(\x04\",\n\x0f\x43heckpointSaved\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0b\n\x03uri\x18\x02 \x01(\t\"*\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"<\n\x0f\x41rtifactWritten\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\xf9\x01\n\x07Verdict\x12\"\n\x07runtime\x18\x01 \x01(\x0e\x32\x11.conch.v1.Runtime\x12&\n\tprecision\x18\x02 \x01(\x0e\x32\x13.conch.v1.Precision\x12+\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x1c.conch.v1.Verdict.FilesEntry\x12\x0e\n\x06passed\x18\x04 \x01(\x08\x12!\n\x07\x66igures\x18\x05 \x03(\x0b\x32\x10.conch.v1.Figure\x12\x14\n\x0cnum_examples\x18\x06 \x01(\x04\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x06\x46igure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\r\n\x05limit\x18\x03 \x01(\x01\x12\x0e\n\x06passed\x18\x04 \x01(\x08*c\n\x07Runtime\x12\x17\n\x13RUNTIME_UNSPECIFIED\x10\x00\x12\x17\n\x13RUNTIME_ONNXRUNTIME\x10\x01\x12\x14\n\x10RUNTIME_OPENVINO\x10\x02\x12\x10\n\x0cRUNTIME_VLLM\x10\x04*b\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_BF16\x10\x02\x12\x12\n\x0ePRECISION_INT8\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVALUATION_METRICSENTRY']._loaded_options = None
   _globals['_EVALUATION_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_RUNTIME']._serialized_start=2209
-  _globals['_RUNTIME']._serialized_end=2290
-  _globals['_PRECISION']._serialized_start=2292
-  _globals['_PRECISION']._serialized_end=2390
+  _globals['_VERDICT_FILESENTRY']._loaded_options = None
+  _globals['_VERDICT_FILESENTRY']._serialized_options = b'8\001'
+  _globals['_RUNTIME']._serialized_start=2363
+  _globals['_RUNTIME']._serialized_end=2462
+  _globals['_PRECISION']._serialized_start=2464
+  _globals['_PRECISION']._serialized_end=2562
   _globals['_JOBSTATUS']._serialized_start=123
   _globals['_JOBSTATUS']._serialized_end=573
   _globals['_JOBSTATUS_STATE']._serialized_start=445
@@ -53,21 +55,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGSTEP']._serialized_start=1191
   _globals['_TRAININGSTEP']._serialized_end=1370
   _globals['_EVALUATION']._serialized_start=1373
-  _globals['_EVALUATION']._serialized_end=1604
-  _globals['_EVALUATION_METRICSENTRY']._serialized_start=1548
-  _globals['_EVALUATION_METRICSENTRY']._serialized_end=1594
-  _globals['_CLASSIFICATIONDETAIL']._serialized_start=1606
-  _globals['_CLASSIFICATIONDETAIL']._serialized_end=1694
-  _globals['_LABELMETRICS']._serialized_start=1696
-  _globals['_LABELMETRICS']._serialized_end=1794
-  _globals['_CHECKPOINTSAVED']._serialized_start=1796
-  _globals['_CHECKPOINTSAVED']._serialized_end=1840
-  _globals['_WARNING']._serialized_start=1842
-  _globals['_WARNING']._serialized_end=1884
-  _globals['_ARTIFACTWRITTEN']._serialized_start=1886
-  _globals['_ARTIFACTWRITTEN']._serialized_end=1946
-  _globals['_VERDICT']._serialized_start=1949
-  _globals['_VERDICT']._serialized_end=2137
-  _globals['_FIGURE']._serialized_start=2139
-  _globals['_FIGURE']._serialized_end=2207
+  _globals['_EVALUATION']._serialized_end=1643
+  _globals['_EVALUATION_METRICSENTRY']._serialized_start=1587
+  _globals['_EVALUATION_METRICSENTRY']._serialized_end=1633
+  _globals['_SPANDETAIL']._serialized_start=1645
+  _globals['_SPANDETAIL']._serialized_end=1697
+  _globals['_CLASSIFICATIONDETAIL']._serialized_start=1699
+  _globals['_CLASSIFICATIONDETAIL']._serialized_end=1787
+  _globals['_LABELMETRICS']._serialized_start=1789
+  _globals['_LABELMETRICS']._serialized_end=1887
+  _globals['_CHECKPOINTSAVED']._serialized_start=1889
+  _globals['_CHECKPOINTSAVED']._serialized_end=1933
+  _globals['_WARNING']._serialized_start=1935
+  _globals['_WARNING']._serialized_end=1977
+  _globals['_ARTIFACTWRITTEN']._serialized_start=1979
+  _globals['_ARTIFACTWRITTEN']._serialized_end=2039
+  _globals['_VERDICT']._serialized_start=2042
+  _globals['_VERDICT']._serialized_end=2291
+  _globals['_VERDICT_FILESENTRY']._serialized_start=2247
+  _globals['_VERDICT_FILESENTRY']._serialized_end=2291
+  _globals['_FIGURE']._serialized_start=2293
+  _globals['_FIGURE']._serialized_end=2361
 # @@protoc_insertion_point(module_scope)

@@ -33,7 +33,9 @@ class _RuntimeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     RUNTIME_ONNXRUNTIME: _Runtime.ValueType  # 1
     """Triton's onnxruntime backend over model.onnx; runs anywhere."""
     RUNTIME_OPENVINO: _Runtime.ValueType  # 2
-    """Triton's openvino backend over openvino.onnx; CPU only."""
+    """OpenVINO: Triton's openvino backend over openvino.onnx, openvino-genai for text-generation; CPU only."""
+    RUNTIME_VLLM: _Runtime.ValueType  # 4
+    """Triton's vllm backend over the checkpoint itself; GPU, text-generation only."""
 
 class Runtime(_Runtime, metaclass=_RuntimeEnumTypeWrapper):
     """The software that runs a model inside Triton."""
@@ -43,7 +45,9 @@ RUNTIME_UNSPECIFIED: Runtime.ValueType  # 0
 RUNTIME_ONNXRUNTIME: Runtime.ValueType  # 1
 """Triton's onnxruntime backend over model.onnx; runs anywhere."""
 RUNTIME_OPENVINO: Runtime.ValueType  # 2
-"""Triton's openvino backend over openvino.onnx; CPU only."""
+"""OpenVINO: Triton's openvino backend over openvino.onnx, openvino-genai for text-generation; CPU only."""
+RUNTIME_VLLM: Runtime.ValueType  # 4
+"""Triton's vllm backend over the checkpoint itself; GPU, text-generation only."""
 Global___Runtime: typing_extensions.TypeAlias = Runtime
 
 class _Precision:
@@ -370,6 +374,7 @@ class Evaluation(google.protobuf.message.Message):
     NUM_EXAMPLES_FIELD_NUMBER: builtins.int
     METRICS_FIELD_NUMBER: builtins.int
     CLASSIFICATION_FIELD_NUMBER: builtins.int
+    SPANS_FIELD_NUMBER: builtins.int
     split: builtins.str
     """"validation" or "test"."""
     step: builtins.int
@@ -378,11 +383,17 @@ class Evaluation(google.protobuf.message.Message):
     """Examples that the metrics are over."""
     @property
     def metrics(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
-        """By the field's name, such as "accuracy" or "macro_f1"; ratios lie in [0, 1], "loss" in nats."""
+        """By the field's name, such as "accuracy" or "macro_f1"; ratios lie in [0, 1], "loss" in nats,
+        "bleu", "chrf" and "rouge_l" in [0, 100].
+        """
 
     @property
     def classification(self) -> Global___ClassificationDetail:
         """Per-label figures of text-classification."""
+
+    @property
+    def spans(self) -> Global___SpanDetail:
+        """Per-label figures of token-classification."""
 
     def __init__(
         self,
@@ -392,12 +403,33 @@ class Evaluation(google.protobuf.message.Message):
         num_examples: builtins.int = ...,
         metrics: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
         classification: Global___ClassificationDetail | None = ...,
+        spans: Global___SpanDetail | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["classification", b"classification", "detail", b"detail"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["classification", b"classification", "detail", b"detail", "metrics", b"metrics", "num_examples", b"num_examples", "split", b"split", "step", b"step"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["detail", b"detail"]) -> typing.Literal["classification"] | None: ...
+    def HasField(self, field_name: typing.Literal["classification", b"classification", "detail", b"detail", "spans", b"spans"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["classification", b"classification", "detail", b"detail", "metrics", b"metrics", "num_examples", b"num_examples", "spans", b"spans", "split", b"split", "step", b"step"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["detail", b"detail"]) -> typing.Literal["classification", "spans"] | None: ...
 
 Global___Evaluation: typing_extensions.TypeAlias = Evaluation
+
+@typing.final
+class SpanDetail(google.protobuf.message.Message):
+    """Per-label figures of spans; a span counts as found if label, start and end are all right."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: builtins.int
+    @property
+    def labels(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LabelMetrics]:
+        """One entry an entity type, in the model's label order; num_examples counts its true spans."""
+
+    def __init__(
+        self,
+        *,
+        labels: collections.abc.Iterable[Global___LabelMetrics] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["labels", b"labels"]) -> None: ...
+
+Global___SpanDetail: typing_extensions.TypeAlias = SpanDetail
 
 @typing.final
 class ClassificationDetail(google.protobuf.message.Message):
@@ -413,7 +445,9 @@ class ClassificationDetail(google.protobuf.message.Message):
 
     @property
     def confusion_matrix(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Row-major counts, `labels x labels`: row = true label, column = predicted label."""
+        """Row-major counts, `labels x labels`: row = true label, column = predicted label. Empty for
+        multi-label models.
+        """
 
     def __init__(
         self,
@@ -535,10 +569,25 @@ class Verdict(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class FilesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     RUNTIME_FIELD_NUMBER: builtins.int
     PRECISION_FIELD_NUMBER: builtins.int
-    FILE_FIELD_NUMBER: builtins.int
-    SHA256_FIELD_NUMBER: builtins.int
+    FILES_FIELD_NUMBER: builtins.int
     PASSED_FIELD_NUMBER: builtins.int
     FIGURES_FIELD_NUMBER: builtins.int
     NUM_EXAMPLES_FIELD_NUMBER: builtins.int
@@ -546,14 +595,16 @@ class Verdict(google.protobuf.message.Message):
     """Which runtime answered."""
     precision: Global___Precision.ValueType
     """In which precision."""
-    file: builtins.str
-    """File of the version that was run, relative to the version's folder."""
-    sha256: builtins.str
-    """sha256 of that file, hex; a file that differs makes the verdict void."""
     passed: builtins.bool
     """True if every figure passed."""
     num_examples: builtins.int
     """Examples that the figures are over."""
+    @property
+    def files(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Files of the version that were run: path relative to the version's folder -> sha256, hex. A file
+        that differs makes the verdict void.
+        """
+
     @property
     def figures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Figure]:
         """What was measured."""
@@ -563,13 +614,12 @@ class Verdict(google.protobuf.message.Message):
         *,
         runtime: Global___Runtime.ValueType = ...,
         precision: Global___Precision.ValueType = ...,
-        file: builtins.str = ...,
-        sha256: builtins.str = ...,
+        files: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         passed: builtins.bool = ...,
         figures: collections.abc.Iterable[Global___Figure] | None = ...,
         num_examples: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["figures", b"figures", "file", b"file", "num_examples", b"num_examples", "passed", b"passed", "precision", b"precision", "runtime", b"runtime", "sha256", b"sha256"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["figures", b"figures", "files", b"files", "num_examples", b"num_examples", "passed", b"passed", "precision", b"precision", "runtime", b"runtime"]) -> None: ...
 
 Global___Verdict: typing_extensions.TypeAlias = Verdict
 

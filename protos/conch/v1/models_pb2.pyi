@@ -6,6 +6,7 @@ The model repository as callers see it: models, versions with their proof, and r
 import builtins
 import collections.abc
 import conch.v1.job_pb2
+import conch.v1.tasks_pb2
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
@@ -280,6 +281,7 @@ class CheckpointManifest(google.protobuf.message.Message):
     SEED_FIELD_NUMBER: builtins.int
     EVALUATION_FIELD_NUMBER: builtins.int
     LIBRARIES_FIELD_NUMBER: builtins.int
+    TASK_SPEC_FIELD_NUMBER: builtins.int
     task: builtins.str
     """Hugging Face task id."""
     max_length: builtins.int
@@ -308,6 +310,10 @@ class CheckpointManifest(google.protobuf.message.Message):
     def libraries(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Library name -> version."""
 
+    @property
+    def task_spec(self) -> conch.v1.tasks_pb2.TaskSpec:
+        """What only its task knows, defaults filled in."""
+
     def __init__(
         self,
         *,
@@ -322,9 +328,10 @@ class CheckpointManifest(google.protobuf.message.Message):
         seed: builtins.int = ...,
         evaluation: conch.v1.job_pb2.Evaluation | None = ...,
         libraries: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        task_spec: conch.v1.tasks_pb2.TaskSpec | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["evaluation", b"evaluation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["base_model", b"base_model", "evaluation", b"evaluation", "labels", b"labels", "libraries", b"libraries", "max_length", b"max_length", "num_train_examples", b"num_train_examples", "seed", b"seed", "task", b"task", "train_digest", b"train_digest", "training_job", b"training_job", "validation_digest", b"validation_digest"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["evaluation", b"evaluation", "task_spec", b"task_spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["base_model", b"base_model", "evaluation", b"evaluation", "labels", b"labels", "libraries", b"libraries", "max_length", b"max_length", "num_train_examples", b"num_train_examples", "seed", b"seed", "task", b"task", "task_spec", b"task_spec", "train_digest", b"train_digest", "training_job", b"training_job", "validation_digest", b"validation_digest"]) -> None: ...
 
 Global___CheckpointManifest: typing_extensions.TypeAlias = CheckpointManifest
 
@@ -423,6 +430,38 @@ class GoldenExample(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    TEXT_FIELD_NUMBER: builtins.int
+    TEXT_PAIR_FIELD_NUMBER: builtins.int
+    WINDOWS_FIELD_NUMBER: builtins.int
+    GENERATED_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """The text."""
+    text_pair: builtins.str
+    """The second text of a pair; empty where the task has none."""
+    generated: builtins.str
+    """For text-generation: what the trained model writes after `text`, greedily."""
+    @property
+    def windows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GoldenWindow]:
+        """The trained model's fp32 outputs by tensor name, for each window in which the text is read."""
+
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        text_pair: builtins.str = ...,
+        windows: collections.abc.Iterable[Global___GoldenWindow] | None = ...,
+        generated: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["generated", b"generated", "text", b"text", "text_pair", b"text_pair", "windows", b"windows"]) -> None: ...
+
+Global___GoldenExample: typing_extensions.TypeAlias = GoldenExample
+
+@typing.final
+class GoldenWindow(google.protobuf.message.Message):
+    """The trained model's outputs for one window of a text; most texts are one window."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
     @typing.final
     class OutputsEntry(google.protobuf.message.Message):
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -441,27 +480,19 @@ class GoldenExample(google.protobuf.message.Message):
         def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
-    TEXT_FIELD_NUMBER: builtins.int
-    TEXT_PAIR_FIELD_NUMBER: builtins.int
     OUTPUTS_FIELD_NUMBER: builtins.int
-    text: builtins.str
-    """The text."""
-    text_pair: builtins.str
-    """The second text of a pair; empty where the task has none."""
     @property
     def outputs(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___FloatTensor]:
-        """The trained model's fp32 outputs by tensor name."""
+        """By tensor name."""
 
     def __init__(
         self,
         *,
-        text: builtins.str = ...,
-        text_pair: builtins.str = ...,
         outputs: collections.abc.Mapping[builtins.str, Global___FloatTensor] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["outputs", b"outputs", "text", b"text", "text_pair", b"text_pair"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["outputs", b"outputs"]) -> None: ...
 
-Global___GoldenExample: typing_extensions.TypeAlias = GoldenExample
+Global___GoldenWindow: typing_extensions.TypeAlias = GoldenWindow
 
 @typing.final
 class FloatTensor(google.protobuf.message.Message):
@@ -473,7 +504,7 @@ class FloatTensor(google.protobuf.message.Message):
     VALUES_FIELD_NUMBER: builtins.int
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Its extent by axis, without the batch axis."""
+        """Its extent by axis, without the batch axis; the sequence axis ends with the tokens."""
 
     @property
     def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:

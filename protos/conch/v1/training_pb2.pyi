@@ -6,6 +6,7 @@ Fine-tuning jobs."""
 import builtins
 import collections.abc
 import conch.v1.job_pb2
+import conch.v1.tasks_pb2
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
@@ -68,9 +69,11 @@ class TrainingSpec(google.protobuf.message.Message):
     DATASET_FIELD_NUMBER: builtins.int
     HYPERPARAMETERS_FIELD_NUMBER: builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
-    TEXT_CLASSIFICATION_FIELD_NUMBER: builtins.int
+    TASK_SPEC_FIELD_NUMBER: builtins.int
     task: builtins.str
-    """A Hugging Face task id. Required. Now: "text-classification"."""
+    """A Hugging Face task id: "text-classification", "token-classification", "question-answering",
+    "feature-extraction", "text2text-generation" or "text-generation". Required.
+    """
     base_model: builtins.str
     """Model to start from: a hub id, a local folder or a URI. Required."""
     max_attempts: builtins.int
@@ -84,8 +87,8 @@ class TrainingSpec(google.protobuf.message.Message):
         """How to train; every field has a default."""
 
     @property
-    def text_classification(self) -> Global___TextClassificationSpec:
-        """For text-classification."""
+    def task_spec(self) -> conch.v1.tasks_pb2.TaskSpec:
+        """What only this task knows; may be left out."""
 
     def __init__(
         self,
@@ -95,33 +98,12 @@ class TrainingSpec(google.protobuf.message.Message):
         dataset: Global___Dataset | None = ...,
         hyperparameters: Global___Hyperparameters | None = ...,
         max_attempts: builtins.int = ...,
-        text_classification: Global___TextClassificationSpec | None = ...,
+        task_spec: conch.v1.tasks_pb2.TaskSpec | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["dataset", b"dataset", "hyperparameters", b"hyperparameters", "task_spec", b"task_spec", "text_classification", b"text_classification"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["base_model", b"base_model", "dataset", b"dataset", "hyperparameters", b"hyperparameters", "max_attempts", b"max_attempts", "task", b"task", "task_spec", b"task_spec", "text_classification", b"text_classification"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["task_spec", b"task_spec"]) -> typing.Literal["text_classification"] | None: ...
+    def HasField(self, field_name: typing.Literal["dataset", b"dataset", "hyperparameters", b"hyperparameters", "task_spec", b"task_spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["base_model", b"base_model", "dataset", b"dataset", "hyperparameters", b"hyperparameters", "max_attempts", b"max_attempts", "task", b"task", "task_spec", b"task_spec"]) -> None: ...
 
 Global___TrainingSpec: typing_extensions.TypeAlias = TrainingSpec
-
-@typing.final
-class TextClassificationSpec(google.protobuf.message.Message):
-    """What only text-classification knows."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    LABELS_FIELD_NUMBER: builtins.int
-    @property
-    def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Label order of the model. Default: the labels of the training split, sorted."""
-
-    def __init__(
-        self,
-        *,
-        labels: collections.abc.Iterable[builtins.str] | None = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["labels", b"labels"]) -> None: ...
-
-Global___TextClassificationSpec: typing_extensions.TypeAlias = TextClassificationSpec
 
 @typing.final
 class Dataset(google.protobuf.message.Message):
@@ -136,25 +118,41 @@ class Dataset(google.protobuf.message.Message):
     class _FormatEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Dataset._Format.ValueType], builtins.type):
         DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
         FORMAT_UNSPECIFIED: Dataset._Format.ValueType  # 0
-        """By the file's name: .jsonl .ndjson .json .csv .tsv .parquet."""
+        """By the file's name: .jsonl .ndjson .json .csv .tsv .parquet .conll .txt; a .json that is one
+        object is SQUAD.
+        """
         FORMAT_JSONL: Dataset._Format.ValueType  # 1
         """One JSON object a line, UTF-8."""
         FORMAT_CSV: Dataset._Format.ValueType  # 2
         """Comma-separated with a header line, UTF-8 (RFC 4180)."""
         FORMAT_PARQUET: Dataset._Format.ValueType  # 3
         """Apache Parquet."""
+        FORMAT_CONLL: Dataset._Format.ValueType  # 4
+        """CoNLL: a token a line with its IOB2 tag in the last column, sentences apart by empty lines."""
+        FORMAT_SQUAD: Dataset._Format.ValueType  # 5
+        """SQuAD JSON, version 1 or 2."""
+        FORMAT_TEXT: Dataset._Format.ValueType  # 6
+        """Plain text, UTF-8: documents apart by empty lines."""
 
     class Format(_Format, metaclass=_FormatEnumTypeWrapper):
         """File formats."""
 
     FORMAT_UNSPECIFIED: Dataset.Format.ValueType  # 0
-    """By the file's name: .jsonl .ndjson .json .csv .tsv .parquet."""
+    """By the file's name: .jsonl .ndjson .json .csv .tsv .parquet .conll .txt; a .json that is one
+    object is SQUAD.
+    """
     FORMAT_JSONL: Dataset.Format.ValueType  # 1
     """One JSON object a line, UTF-8."""
     FORMAT_CSV: Dataset.Format.ValueType  # 2
     """Comma-separated with a header line, UTF-8 (RFC 4180)."""
     FORMAT_PARQUET: Dataset.Format.ValueType  # 3
     """Apache Parquet."""
+    FORMAT_CONLL: Dataset.Format.ValueType  # 4
+    """CoNLL: a token a line with its IOB2 tag in the last column, sentences apart by empty lines."""
+    FORMAT_SQUAD: Dataset.Format.ValueType  # 5
+    """SQuAD JSON, version 1 or 2."""
+    FORMAT_TEXT: Dataset.Format.ValueType  # 6
+    """Plain text, UTF-8: documents apart by empty lines."""
 
     @typing.final
     class ColumnsEntry(google.protobuf.message.Message):
@@ -195,8 +193,8 @@ class Dataset(google.protobuf.message.Message):
     """Use at most this many validation examples, likewise. 0 = all."""
     @property
     def columns(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Role -> column name, where the guess would be wrong. Roles of text-classification: "text",
-        "text_pair", "label". Default: the usual names ("text", "sentence", "review", ...; "label", ...).
+        """Role -> column name, where the guess would be wrong. Each task has its roles, such as "text" and
+        "label" (docs/data.md). Default: the usual names ("text", "sentence", "review", ...; "label", ...).
         """
 
     def __init__(
@@ -246,7 +244,9 @@ class Hyperparameters(google.protobuf.message.Message):
     weight_decay: builtins.float
     """Decoupled weight decay, in [0, 1]. Default 0.01."""
     max_length: builtins.int
-    """Longer texts are truncated to this many tokens, 8 to 8192. Default 256."""
+    """Tokens that the model reads at once, 8 to 8192: longer texts are cut, or read in windows where the
+    task has them. Default 256.
+    """
     early_stopping_patience: builtins.int
     """Stop after this many evaluations in a row without a better one, 0 to 100; 0 = never. Default 3."""
     evaluations_per_epoch: builtins.int

@@ -108,7 +108,7 @@ def save(
     encoder = Encoder.from_file(folder / "tokenizer.json", max_length)
     logits = [_logits(model, row, encoder) for row in encoder.encode(texts)]
     rows = [
-        {"text": text, "text_pair": "", "label": labels[int(row.argmax())]}
+        {"text": text, "text_pair": "", "target": labels[int(row.argmax())]}
         for text, row in zip(texts, logits, strict=True)
     ]
     (folder / "held_out.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -122,7 +122,11 @@ def _golden(texts: Sequence[str], logits: Sequence[np.ndarray]) -> models_pb2.Go
     examples = [
         models_pb2.GoldenExample(
             text=text,
-            outputs={"logits": models_pb2.FloatTensor(shape=row.shape, values=row.tolist())},
+            windows=[
+                models_pb2.GoldenWindow(
+                    outputs={"logits": models_pb2.FloatTensor(shape=row.shape, values=row.tolist())}
+                )
+            ],
         )
         for text, row in list(zip(texts, logits, strict=True))[:32]
     ]

@@ -1,0 +1,57 @@
+"""One labelled text, as read from a file and as the model reads it; and the facts of a trained model.
+
+Knows no task and no file format.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from conch.v1 import models_pb2, tasks_pb2
+from services.tasks.encoding import Tokens
+from services.tasks.tensors import Answer, Array, TensorSpec, cut_row
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled text or pair of texts.
+
+    `target` is what the task makes of the row's label, made of what JSON knows (it is written into the
+    checkpoint); None where nothing is known, as in requests. `row` counts from 1 in its file, headers not
+    counted. `parameters` go to the model beside the tokens, one number an input.
+    """
+
+    text: str
+    text_pair: str
+    target: Any
+    row: int
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An example as the model reads it: one window, or several where it is too long for one."""
+
+    example: Example
+    windows: Sequence[Tokens]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint says of its model: labels in the order of the logits, and its task's own choices."""
+
+    labels: Sequence[str] = ()
+    spec: tasks_pb2.TaskSpec = field(default_factory=tasks_pb2.TaskSpec)
+
+    @classmethod
+    def of(cls, manifest: models_pb2.CheckpointManifest) -> "Facts":
+        """Returns the facts that a checkpoint's manifest holds."""
+        return cls(tuple(manifest.labels), manifest.task_spec)
+
+
+def answers_of(
+    encoded: Sequence[Encoded], rows: Iterable[Mapping[str, Array]], outputs: Sequence[TensorSpec]
+) -> list[Answer]:
+    """Returns the rows of all windows, in order, as one answer an example, padding cut off."""
+    left = iter(rows)
+    return [[cut_row(next(left), len(window), outputs) for window in one.windows] for one in encoded]
