@@ -6,7 +6,7 @@ from conch.v1 import job_pb2, models_pb2
 from services import storage
 from services.errors import NotReady
 from services.targets import runtime_name, runtime_of
-from services.tasks import find_task
+from services.tasks import TASKS
 from services.tasks.forms import Form
 
 
@@ -31,11 +31,11 @@ def check(version: models_pb2.Version, pool: "job_pb2.Runtime.ValueType | str") 
 
 
 def _form(version: models_pb2.Version, pool: "job_pb2.Runtime.ValueType | str") -> Form:
-    task = find_task(version.manifest.checkpoint.task)
-    form = task.form_in(runtime_of(pool))
+    task = version.manifest.checkpoint.task
+    form = TASKS[task].form_in(runtime_of(pool)) if task in TASKS else None
     if form is None:
         label = f"{version.model}@{version.version}"
-        message = f"{label}: pools of {runtime_name(pool)} cannot serve {task.id}"
+        message = f"{label}: pools of {runtime_name(pool)} cannot serve {task or 'a version without task'}"
         raise _refused(version, message, "CERTIFICATE_MISSING")
     return form
 

@@ -115,7 +115,9 @@ async def test_an_unproven_file_never_reaches_triton(stack: Stack, repository: P
     elif fault == "failed certificate":
         publish(repository, 3, certificate=_fail)
     elif fault == "foreign":
-        publish(repository, 3, certificate=lambda made: setattr(made.verdicts[0], "sha256", "0" * 64))
+        publish(
+            repository, 3, certificate=lambda made: made.verdicts[0].files.update({"model.onnx": "0" * 64})
+        )
     else:
         damage(publish(repository, 3) / "model.onnx")
     code, _, message = await refusal(stack.set_route(route(v3=1)))

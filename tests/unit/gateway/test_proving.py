@@ -13,10 +13,11 @@ from services.errors import NotReady
 from services.gateway import proving
 from services.gateway.batching import Batcher, BatchLimits
 from services.gateway.shapes import Shapes
-from services.tasks import find_task
+from services.tasks import Facts, find_task
 from services.tasks.encoding import Tokens
 
 TASK = find_task("text-classification")
+FACTS = Facts(("bad", "fair", "good"))
 LOGITS = np.random.default_rng(3).normal(scale=4, size=(32, 3)).astype(np.float32)
 
 
@@ -28,12 +29,11 @@ class OneTokenEach:
 
 
 def golden(logits: Any = LOGITS) -> list[models_pb2.GoldenExample]:
-    return [
-        models_pb2.GoldenExample(
-            text=str(i), outputs={"logits": models_pb2.FloatTensor(shape=[3], values=row)}
-        )
-        for i, row in enumerate(logits)
-    ]
+    return [models_pb2.GoldenExample(text=str(i), windows=[window(row)]) for i, row in enumerate(logits)]
+
+
+def window(row: Any) -> models_pb2.GoldenWindow:
+    return models_pb2.GoldenWindow(outputs={"logits": models_pb2.FloatTensor(shape=[3], values=row)})
 
 
 async def proven(
@@ -53,7 +53,7 @@ async def proven(
         verdict = job_pb2.Verdict(precision=precision, figures=figures)
     encoder: Any = OneTokenEach()
     return await proving.prove(
-        golden(reference), task=TASK, encoder=encoder, batcher=batcher, verdict=verdict
+        golden(reference), task=TASK, facts=FACTS, encoder=encoder, batcher=batcher, verdict=verdict
     )
 
 
@@ -76,7 +76,7 @@ async def test_a_single_nan_does_not_pass_even_without_a_certificate() -> None:
 
 
 async def test_another_number_of_labels_does_not_pass() -> None:
-    with pytest.raises(NotReady, match=r"\(32, 2\)"):
+    with pytest.raises(NotReady, match=r"\(2,\), the trained model's is \(3,\)"):
         await proven(LOGITS[:, :2].copy(), job_pb2.PRECISION_FP32)
 
 

@@ -35,8 +35,7 @@ def certificate(
     verdicts = [
         job_pb2.Verdict(
             runtime=runtime,
-            file=name,
-            sha256=hashlib.sha256(files[name]).hexdigest(),
+            files={name: hashlib.sha256(files[name]).hexdigest()},
             passed=figure.passed,
             figures=[figure],
         )
@@ -74,7 +73,11 @@ def publish(tmp_path: Path, repository: str) -> Callable[..., str]:
         for name, data in files.items():
             (folder / name).write_bytes(data)
         manifest = models_pb2.VersionManifest(
-            model=model, version=version, conversion_job=job or f"job-{version}", checkpoint_digest="c0ffee"
+            model=model,
+            version=version,
+            conversion_job=job or f"job-{version}",
+            checkpoint_digest="c0ffee",
+            checkpoint=models_pb2.CheckpointManifest(task="text-classification"),
         )
         return publishing.publish(
             folder,
