@@ -10,77 +10,89 @@
 It refuses what the real gateway refuses. Knows the contract and `conch.errors`; needs the base install.
 """
 
-import hashlib
-import math
-import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
 
-from conch.errors import ConchError, FieldViolation, InvalidArgument, NotFound
-from conch.v1 import inference_pb2, inference_pb2_grpc, job_pb2
+from conch._fake.answers import FakeAnswers
+from conch._fake.noise import deterministic_scores
+from conch._fake.script import Script
+from conch._fake.servicer import FakeServicer, ReceivedCall, to_status
+from conch._fake.store import Answer
+from conch.errors import ConchError
+from conch.v1 import inference_pb2_grpc
 
 __all__ = ["FakeGateway", "ReceivedCall", "deterministic_scores", "to_status"]
 
-_MAX_TEXTS = 256
-_Context = grpc.ServicerContext
-
-
-@dataclass(frozen=True)
-class ReceivedCall:
-    """One call as it arrived; `time_remaining_seconds` is None where the caller set no deadline."""
-
-    request: inference_pb2.ClassifyRequest
-    time_remaining_seconds: float | None
-    metadata: Mapping[str, str]
-
 
 class FakeGateway:
-    """Answers Classify at `address` on a free local port from construction to `close()`; thread-safe.
+    """Answers every rpc at `address` on a free local port from construction to `close()`; thread-safe.
 
-    The same text always gets the same labels and scores. `models` maps the models that exist to their newest
-    version; by default every model exists and has version 1.
+    The same request always gets the same answer. `models` maps the models that exist to their newest
+    version; by default every model exists and has version 1. `tasks` maps models to their Hugging Face task:
+    rpcs of other tasks are refused; by default a model answers every rpc. `labels` are those of Classify,
+    `entity_types` of ExtractEntities, and vectors have `num_dimensions`.
     """
 
     def __init__(
-        self, *, labels: Sequence[str] = ("negative", "positive"), models: Mapping[str, int] | None = None
+        self,
+        *,
+        labels: Sequence[str] = ("negative", "positive"),
+        models: Mapping[str, int] | None = None,
+        tasks: Mapping[str, str] | None = None,
+        entity_types: Sequence[str] = ("LOC", "ORG", "PER"),
+        num_dimensions: int = 8,
     ) -> None:
-        self.calls: list[ReceivedCall] = []
-        self._labels = tuple(labels)
-        self._models = models
-        self._answers: dict[str, dict[str, float]] = {}
-        self._errors: deque[ConchError] = deque()
-        self._delay_seconds = 0.0
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
+        self._answers = FakeAnswers(labels, entity_types, num_dimensions)
+        self._script = Script(self._answers, models, tasks or {})
         self._server = grpc.server(ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
-        inference_pb2_grpc.add_InferenceServiceServicer_to_server(_Servicer(self), self._server)
+        self.add_to(self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
-    def answer(self, text: str, scores: Mapping[str, float]) -> None:
-        """Sets the labels and scores of one text from now on."""
-        self._answers[text] = dict(scores)
+    @property
+    def calls(self) -> list[ReceivedCall]:
+        """What arrived, oldest first."""
+        return self._script.calls
+
+    def answer(self, text: str, answer: Answer) -> None:
+        """Sets the answer to one text from now on; its form says what it answers.
+
+        | form | rpc, and what `text` is |
+        |---|---|
+        | `{"angry": 0.9, "calm": 0.1}` | Classify |
+        | `3.5` | Classify by a regression model; a candidate's score in Rank |
+        | `{"Ada Lovelace": "PER"}` | ExtractEntities: spans of the text with their types |
+        | `"1843"` | AnswerQuestion (a question): a span of its context, "" for no answer; |
+        | | Translate, Summarize, Generate (the prompt), Chat (the last message): what is written |
+        | `[0.6, 0.8]` | Embed and Rank: the vector, as long as `num_dimensions` |
+
+        Raises ValueError for spans that do not stand in the text and vectors of another length.
+        """
+        self._answers.set(text, answer)
 
     def fail(self, error: ConchError, *, times: int = 1) -> None:
         """Lets the next `times` calls end with `error`, as the real gateway would send it."""
-        with self._lock:
-            self._errors.extend([error] * times)
+        self._script.fail(error, times)
+
+    def fail_after(self, pieces: int, error: ConchError) -> None:
+        """Lets the next stream end with `error` once it has sent that many pieces, or all that it has."""
+        self._script.fail_after(pieces, error)
 
     def delay(self, seconds: float) -> None:
-        """Lets every answer from now on take at least that long."""
-        self._delay_seconds = seconds
+        """Lets every answer from now on, and every piece of a stream, take at least that long."""
+        self._script.delay_seconds = seconds
+
+    def add_to(self, server: grpc.Server) -> None:
+        """Lets a server of your own, not started yet, answer as this gateway does."""
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(FakeServicer(self._script), server)
 
     def close(self) -> None:
         """Stops answering; calls that wait for a delay end at once with UNAVAILABLE."""
-        self._closing.set()
+        self._script.close()
         self._server.stop(grace=0.5).wait()
 
     def __enter__(self) -> Self:
@@ -90,112 +102,3 @@ class FakeGateway:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _respond(self, call: ReceivedCall) -> inference_pb2.ClassifyResponse:
-        with self._lock:
-            self.calls.append(call)
-            error = self._errors.popleft() if self._errors else None
-        if self._delay_seconds and self._closing.wait(self._delay_seconds):
-            raise ConchError("the gateway is going", reason="CLOSING", code=grpc.StatusCode.UNAVAILABLE)
-        if error:
-            raise error
-        _refuse_invalid(call.request)
-        return self._response(call.request)
-
-    def _response(self, request: inference_pb2.ClassifyRequest) -> inference_pb2.ClassifyResponse:
-        version = self._version(request)
-        pairs = request.text_pairs or [""] * len(request.texts)
-        rows = [self._classification(t, p, request.top_k) for t, p in zip(request.texts, pairs, strict=True)]
-        digest = hashlib.sha256(f"{request.model}@{version}".encode()).hexdigest()
-        served_by = inference_pb2.ServedBy(
-            model=request.model,
-            version=version,
-            artifact_digest=digest,
-            precision=job_pb2.PRECISION_FP32,
-            runtime=job_pb2.RUNTIME_ONNXRUNTIME,
-        )
-        return inference_pb2.ClassifyResponse(
-            classifications=rows, served_by=served_by, timings=inference_pb2.Timings()
-        )
-
-    def _version(self, request: inference_pb2.ClassifyRequest) -> int:
-        if self._models is None:
-            return request.version or 1
-        newest = self._models.get(request.model, 0)
-        if not newest or request.version > newest:
-            raise NotFound(f"no route leads to {request.model}", reason="MODEL_NOT_FOUND")
-        return request.version or newest
-
-    def _classification(self, text: str, pair: str, top_k: int) -> inference_pb2.Classification:
-        scores = self._answers.get(text) or deterministic_scores(text + pair, self._labels)
-        ranked = sorted(scores.items(), key=lambda item: -item[1])[: top_k or None]
-        num_tokens = len(text.split()) + len(pair.split()) + 2
-        return inference_pb2.Classification(
-            labels=[inference_pb2.LabelScore(label=label, score=score) for label, score in ranked],
-            tokens=inference_pb2.InputTokens(num_tokens=num_tokens),
-        )
-
-
-def deterministic_scores(text: str, labels: Sequence[str]) -> dict[str, float]:
-    """Returns scores in [0, 1] that sum to 1 and depend on text and labels alone."""
-    logits = [hashlib.sha256(f"{label}\0{text}".encode()).digest()[0] / 64 for label in labels]
-    total = sum(math.exp(logit) for logit in logits)
-    return {label: math.exp(logit) / total for label, logit in zip(labels, logits, strict=True)}
-
-
-def to_status(error: ConchError) -> status_pb2.Status:
-    """Returns the google.rpc.Status that a Conch service sends for `error`."""
-    violations = [
-        error_details_pb2.BadRequest.FieldViolation(
-            field=v.field, description=v.description, reason=error.reason
-        )
-        for v in error.field_violations
-    ]
-    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain="conch")]
-    if violations:
-        details.append(error_details_pb2.BadRequest(field_violations=violations))
-    if error.retry_after_seconds is not None:
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(round(error.retry_after_seconds * 1000))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    code: Any = error.code.value
-    return status_pb2.Status(code=code[0], message=error.message, details=[_packed(d) for d in details])
-
-
-class _Servicer(inference_pb2_grpc.InferenceServiceServicer):
-    def __init__(self, gateway: FakeGateway) -> None:
-        self._gateway = gateway
-
-    def Classify(  # noqa: N802
-        self, request: inference_pb2.ClassifyRequest, context: _Context
-    ) -> inference_pb2.ClassifyResponse:
-        metadata = {key: str(value) for key, value in context.invocation_metadata()}
-        call = ReceivedCall(request, context.time_remaining(), metadata)
-        try:
-            return self._gateway._respond(call)
-        except ConchError as error:
-            details = to_status(error).SerializeToString()
-            context.set_trailing_metadata((("grpc-status-details-bin", details),))
-            context.abort(error.code, error.message)
-
-
-def _refuse_invalid(request: inference_pb2.ClassifyRequest) -> None:
-    problems = []
-    if not request.model:
-        problems.append(FieldViolation("model", "is required"))
-    if not 1 <= len(request.texts) <= _MAX_TEXTS:
-        problems.append(FieldViolation("texts", f"{len(request.texts)} texts, 1 to {_MAX_TEXTS} are allowed"))
-    problems += [FieldViolation(f"texts[{i}]", "is empty") for i, t in enumerate(request.texts) if not t]
-    if request.text_pairs and len(request.text_pairs) != len(request.texts):
-        problems.append(
-            FieldViolation("text_pairs", f"{len(request.text_pairs)} for {len(request.texts)} texts")
-        )
-    if problems:
-        message = "; ".join(f"{p.field}: {p.description}" for p in problems)
-        raise InvalidArgument(message, reason="INVALID_FIELD", field_violations=tuple(problems))
-
-
-def _packed(message: Any) -> any_pb2.Any:
-    packed = any_pb2.Any()
-    packed.Pack(message)
-    return packed

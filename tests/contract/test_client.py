@@ -102,6 +102,12 @@ def test_retries_end_with_unavailable_and_its_retry_hint(gateway: FakeGateway) -
     assert len(gateway.calls) == 5
 
 
+def test_large_requests_are_retried_as_well(gateway: FakeGateway, client: Conch) -> None:
+    gateway.fail(Unavailable("loading", reason="MODEL_LOADING"))
+    assert client.classify(["a" * 900_000], model="m").classifications
+    assert len(gateway.calls) == 2
+
+
 @pytest.mark.parametrize("kind", [NotFound, FailedPrecondition, ResourceExhausted])
 def test_what_a_retry_cannot_mend_is_sent_once(
     gateway: FakeGateway, client: Conch, kind: type[ConchError]
