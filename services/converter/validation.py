@@ -61,7 +61,8 @@ def _check_targets(found: Violations, spec: conversion_pb2.ConversionSpec, task:
     runtimes = [target.runtime for target in spec.targets]
     if len(set(runtimes)) < len(runtimes):
         found.add(_TARGETS, "at most one target a runtime")
-    if not any(form.pools for runtime in runtimes if (form := task.form_of(runtime))):
+    forms = [form for runtime in runtimes if (form := task.form_of(runtime))]
+    if forms and not any(form.pools for form in forms):
         found.add(_TARGETS, f"none of them can serve {task.id}")
     for i, target in enumerate(spec.targets):
         form = task.form_of(target.runtime)

@@ -15,7 +15,7 @@ def test_the_certificate_holds_every_verdict_and_the_checkpoint(tmp_path: Path) 
     written = json_format.Parse((tmp_path / "certificate.json").read_text(), models_pb2.Certificate())
     assert written == issued
     assert (written.model, written.version, written.checkpoint_digest) == ("sentiment", 4, "c0ffee")
-    assert written.verdicts[0].sha256 == "ab12"
+    assert dict(written.verdicts[0].files) == {"openvino.onnx": "ab12"}
 
 
 def test_a_failed_verdict_is_refused_by_target_figure_value_and_limit(tmp_path: Path) -> None:
@@ -39,8 +39,7 @@ def _verdict(flips: float) -> job_pb2.Verdict:
     return job_pb2.Verdict(
         runtime=job_pb2.RUNTIME_OPENVINO,
         precision=job_pb2.PRECISION_BF16,
-        file="openvino.onnx",
-        sha256="ab12",
+        files={"openvino.onnx": "ab12"},
         passed=figure.passed,
         figures=[figure],
     )

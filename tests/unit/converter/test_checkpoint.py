@@ -40,7 +40,7 @@ def test_a_sound_checkpoint_loads_and_samples_by_its_seed(artifact: Path, tmp_pa
 
 def test_lines_end_at_newlines_alone(artifact: Path, tmp_path: Path) -> None:
     """U+2028 may stand in a text, and str.splitlines would break the row there."""
-    line = json.dumps({"text": "good\u2028film", "text_pair": "", "label": "positive"}, ensure_ascii=False)
+    line = json.dumps({"text": "good\u2028film", "text_pair": "", "target": "positive"}, ensure_ascii=False)
     (artifact / "held_out.jsonl").write_text(line + "\n", encoding="utf-8")
     _complete(artifact)
     assert len(checkpoint.load(str(artifact), tmp_path / "work").held_out) == 1
@@ -89,7 +89,7 @@ def test_labels_of_manifest_and_model_must_agree_in_number(artifact: Path, tmp_p
     _complete(artifact, lambda manifest: manifest.checkpoint.labels.append("neutral"))
     refused = _refused(NotReady, artifact, tmp_path)
     assert refused.reason == "LABELS_MISMATCH"
-    assert "2 labels" in refused.message
+    assert "neutral" in refused.message
 
 
 def test_labels_of_manifest_and_model_must_agree_in_order(artifact: Path, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_longest_input_must_fit_the_model_s_positions(artifact: Path, tmp_pa
 
 
 def test_a_held_out_label_that_the_model_does_not_know_is_refused(artifact: Path, tmp_path: Path) -> None:
-    (artifact / "held_out.jsonl").write_text('{"text": "good", "label": "mixed"}', encoding="utf-8")
+    (artifact / "held_out.jsonl").write_text('{"text": "good", "target": "mixed"}', encoding="utf-8")
     _complete(artifact)
     assert "mixed" in _refused(NotReady, artifact, tmp_path).message
 
@@ -118,7 +118,7 @@ def test_parity_needs_held_out_examples(artifact: Path, tmp_path: Path) -> None:
 
 
 def test_an_unreadable_held_out_row_is_numbered(artifact: Path, tmp_path: Path) -> None:
-    (artifact / "held_out.jsonl").write_text('{"text": "good", "label": "positive"}\n{"te', encoding="utf-8")
+    (artifact / "held_out.jsonl").write_text('{"text": "good", "target": "positive"}\n{"te', encoding="utf-8")
     _complete(artifact)
     assert "row 2" in _refused(NotReady, artifact, tmp_path).message
 

@@ -15,6 +15,7 @@ from services import storage
 from services.converter import parity
 from services.converter.parity import Held
 from services.errors import Cancelled
+from services.tasks import Example
 from tests.unit.converter.conftest import Exported
 
 FP32 = conversion_pb2.Target(runtime=job_pb2.RUNTIME_ONNXRUNTIME, precision=job_pb2.PRECISION_FP32)
@@ -29,17 +30,21 @@ def held(two_labels: Exported) -> Held:
 def test_every_example_counts_once_some_alone_and_most_in_padded_batches(
     two_labels: Exported, held: Held
 ) -> None:
-    rows = [len(batch["input_ids"]) for batch in held.batches]
-    assert sum(rows) == len(held.targets) == len(two_labels.source.held_out)
+    batches = held.plan.batches
+    rows = [len(batch["input_ids"]) for batch in batches]
+    assert sum(rows) == len(held.plan.encoded) == len(two_labels.source.held_out)
+    assert sorted(i for members in held.plan.members for i in members) == list(range(sum(rows)))
     assert rows.count(1) >= 8
-    padding = [int((batch["attention_mask"] == 0).sum()) for batch in held.batches]
+    padding = [int((batch["attention_mask"] == 0).sum()) for batch in batches]
     assert all(p == 0 for n, p in zip(rows, padding, strict=True) if n == 1)
     assert all(p > 0 for n, p in zip(rows, padding, strict=True) if n > 1)
 
 
-def test_the_reference_lies_in_the_order_of_the_targets(held: Held) -> None:
+def test_the_reference_lies_in_the_order_of_the_examples(held: Held) -> None:
     # The checkpoint's labels are its own answers.
-    assert (held.reference["logits"].argmax(axis=1) == held.targets).all()
+    labels = held.plan.facts.labels
+    answered = [labels[int(answer[0]["logits"].argmax())] for answer in held.reference]
+    assert answered == [encoded.example.target for encoded in held.plan.encoded]
 
 
 def test_a_faithful_graph_passes_and_its_file_is_named_by_digest(
@@ -49,7 +54,7 @@ def test_a_faithful_graph_passes_and_its_file_is_named_by_digest(
     verdict = _judge(held, tmp_path, FP32)
     assert verdict.passed
     assert verdict.num_examples == 64
-    assert (verdict.file, verdict.sha256) == ("model.onnx", storage.sha256_of(tmp_path / "model.onnx"))
+    assert dict(verdict.files) == {"model.onnx": storage.sha256_of(tmp_path / "model.onnx")}
     figures = {figure.name: figure.value for figure in verdict.figures}
     assert figures["max_abs_logit_difference"] < 5e-6
     assert figures["label_flip_rate"] == 0
@@ -77,7 +82,7 @@ def test_changed_weights_fail_and_the_figure_says_so(
 def test_nan_fails_by_count(two_labels: Exported, held: Held, tmp_path: Path) -> None:
     _poison(two_labels.portable, tmp_path / "model.onnx", lambda weights: weights * math.nan)
     figure = _figures(_judge(held, tmp_path, FP32))["num_nonfinite"]
-    assert (figure.passed, figure.value) == (False, 2 * len(held.targets))
+    assert (figure.passed, figure.value) == (False, 2 * len(held.plan.encoded))
 
 
 def test_limits_of_the_order_replace_the_task_s(two_labels: Exported, held: Held, tmp_path: Path) -> None:
@@ -99,9 +104,8 @@ def test_work_stops_between_batches_when_asked(two_labels: Exported) -> None:
 
 
 def test_pairs_are_read_as_pairs(two_labels: Exported) -> None:
-    encoder = two_labels.source.encoder
-    (pair,) = parity.encode(encoder, ["good"], ["bad film"])
-    (single,) = parity.encode(encoder, ["good"], [""])
+    examples = [Example("good", "bad film", None, 1), Example("good", "", None, 2)]
+    pair, single = (two_labels.source.encode([e])[0].windows[0] for e in examples)
     assert (pair.token_type_ids, single.token_type_ids) == ([0, 0, 0, 1, 1, 1], [0, 0, 0])
 
 

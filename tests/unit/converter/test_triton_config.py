@@ -7,19 +7,19 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from conch.v1 import job_pb2
 from services.converter import triton_config
 from services.tasks import find_task
+from services.tasks.forms import ENCODER_FORMS
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 TASK = find_task("text-classification")
-RUNTIMES = {"onnxruntime": job_pb2.RUNTIME_ONNXRUNTIME, "openvino": job_pb2.RUNTIME_OPENVINO}
+FORMS = {form.backend: form for form in ENCODER_FORMS}
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", FORMS)
 def test_the_config_is_the_golden_one(runtime: str) -> None:
     """`make golden` writes what this compares with."""
-    text = triton_config.config_text("sentiment", TASK, TASK.inputs, RUNTIMES[runtime])
+    text = triton_config.config_text("sentiment", TASK, TASK.inputs, FORMS[runtime])
     path = GOLDEN / f"text-classification.{runtime}.pbtxt"
     if os.environ.get("CONCH_GOLDEN"):
         path.write_text(text, encoding="utf-8")
@@ -34,7 +34,7 @@ def test_onnxruntime_batches_and_openvino_keeps_the_batch_axis_free() -> None:
     assert {tuple(tensor.dims) for tensor in (*openvino.input, *openvino.output)} == {(-1, -1)}
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", FORMS)
 def test_warm_up_feeds_every_input_with_extents_that_triton_can_make(runtime: str) -> None:
     config = _config(runtime)
     for sample in config.model_warmup:
@@ -45,10 +45,10 @@ def test_warm_up_feeds_every_input_with_extents_that_triton_can_make(runtime: st
 
 
 def test_a_model_with_fewer_inputs_is_asked_for_fewer() -> None:
-    text = triton_config.config_text("m", TASK, TASK.inputs[:2], job_pb2.RUNTIME_ONNXRUNTIME)
+    text = triton_config.config_text("m", TASK, TASK.inputs[:2], FORMS["onnxruntime"])
     assert "token_type_ids" not in text
 
 
 def _config(runtime: str) -> ModelConfig:
-    text = triton_config.config_text("sentiment", TASK, TASK.inputs, RUNTIMES[runtime])
+    text = triton_config.config_text("sentiment", TASK, TASK.inputs, FORMS[runtime])
     return text_format.Parse(text, ModelConfig())

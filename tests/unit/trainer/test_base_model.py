@@ -12,11 +12,11 @@ from transformers import AutoConfig
 from conch.v1 import models_pb2
 from services import storage
 from services.errors import InvalidRequest
-from services.tasks import TASKS
+from services.tasks import TASKS, Facts
 from services.trainer import base_model
 
 TASK = TASKS["text-classification"]
-LABELS = ["a", "b", "c"]
+FACTS = Facts(("a", "b", "c"))
 
 
 def load(source: Path | str, scratch: Path) -> Any:
@@ -24,7 +24,7 @@ def load(source: Path | str, scratch: Path) -> Any:
     config = base_model.load_config(located)
     base_model.save_tokenizer(located, scratch / "tokenizer", max_length=64)
     base_model.check_vocabulary(scratch / "tokenizer", config)
-    return base_model.load_model(located, TASK, LABELS)[0]
+    return base_model.load_model(located, TASK, FACTS)[0]
 
 
 def refusal(source: Path | str, scratch: Path) -> str:
@@ -53,7 +53,7 @@ def test_a_head_with_the_labels_is_put_on_the_base_model(tiny_bert: Path, tmp_pa
 
 def test_a_head_of_another_size_is_replaced(tiny_bert: Path, tmp_path: Path) -> None:
     load(tiny_bert, tmp_path).save_pretrained(tmp_path / "tuned")
-    model, fresh = base_model.load_model(str(tmp_path / "tuned"), TASK, ["x", "y"])
+    model, fresh = base_model.load_model(str(tmp_path / "tuned"), TASK, Facts(("x", "y")))
     assert (model.classifier.out_features, fresh) == (2, [])
 
 

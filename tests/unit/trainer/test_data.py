@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from conch.v1 import training_pb2
+from conch.v1 import tasks_pb2, training_pb2
 from services.errors import InvalidRequest
 from services.tasks import TASKS
 from services.trainer.data import TRAIN, Split, read_split
@@ -21,6 +21,7 @@ def read(path: Path, **dataset: Any) -> Split:
     return read_split(
         training_pb2.Dataset(train_uri=str(path), **dataset),
         TASK,
+        tasks_pb2.TaskSpec(),
         name=TRAIN,
         scratch=path.parent / "scratch",
     )

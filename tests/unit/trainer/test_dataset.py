@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from conch.v1 import training_pb2
+from conch.v1 import tasks_pb2, training_pb2
 from services.errors import InvalidRequest
 from services.jobs.reporting import Reporter
 from services.jobs.spool import read_spool
@@ -29,7 +29,7 @@ def loaded(
     spec = training_pb2.TrainingSpec(
         task="text-classification",
         dataset=training_pb2.Dataset(train_uri=write(tmp_path / "train.jsonl", train), **dataset),
-        text_classification=training_pb2.TextClassificationSpec(labels=labels),
+        task_spec=tasks_pb2.TaskSpec(text_classification=tasks_pb2.TextClassificationSpec(labels=labels)),
     )
     if validation:
         spec.dataset.validation_uri = write(tmp_path / "validation.jsonl", validation)
@@ -45,7 +45,7 @@ def problems(tmp_path: Path, *args: Any, **kwargs: Any) -> list[tuple[str, str]]
 
 def test_a_validation_split_is_cut_where_none_is_given(tmp_path: Path) -> None:
     splits = loaded(tmp_path, FINE)
-    assert (len(splits.train), len(splits.validation), splits.labels) == (36, 4, ["a", "b"])
+    assert (len(splits.train), len(splits.validation), splits.facts.labels) == (36, 4, ("a", "b"))
 
 
 def test_a_given_validation_split_is_used_as_it_is(tmp_path: Path) -> None:
@@ -60,11 +60,11 @@ def test_both_splits_can_be_sampled(tmp_path: Path) -> None:
 
 def test_numeric_labels_are_ordered_as_numbers(tmp_path: Path) -> None:
     rows = [(f"{label} {i}", label) for label in (10, 2, 1) for i in range(3)]
-    assert loaded(tmp_path, rows).labels == ["1", "2", "10"]
+    assert loaded(tmp_path, rows).facts.labels == ("1", "2", "10")
 
 
 def test_the_order_of_labels_can_be_given(tmp_path: Path) -> None:
-    assert loaded(tmp_path, FINE, labels=("b", "a")).labels == ["b", "a"]
+    assert loaded(tmp_path, FINE, labels=("b", "a")).facts.labels == ("b", "a")
 
 
 def test_a_single_label_is_refused(tmp_path: Path) -> None:
@@ -81,10 +81,10 @@ def test_a_label_that_training_never_saw_is_refused_with_its_rows(tmp_path: Path
 
 def test_labels_and_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert problems(tmp_path, FINE, labels=("a", "z")) == [
-        ("text_classification.labels", "the training split has no example of 'z'"),
+        ("task_spec.text_classification.labels", "the training split has no example of 'z'"),
         (
             "dataset.train_uri",
-            "label 'b' (rows 2, 4, 6, 8, 10, ... 20 in all) is not among the spec's labels",
+            "label 'b' (rows 2, 4, 6, 8, 10, ... (20 in all)) is not among the spec's labels",
         ),
     ]
 

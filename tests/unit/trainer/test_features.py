@@ -1,15 +1,17 @@
 """Batches hold texts of like length, in an order that seed and epoch alone decide."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.assets import minilm
-from services.tasks import Example
-from services.tasks.encoding import Encoder
+from services.tasks import TASKS, Encoded, Example, Facts
+from services.tasks.encoding import Encoder, Spans, Tokens
 from services.trainer.evaluate import batches_by_length
-from services.trainer.features import Features, LengthGroupedBatches, encode, to_tensors
+from services.trainer.features import Features, LengthGroupedBatches, collate, to_tensors
 
 lengths = st.lists(st.integers(1, 500), min_size=1, max_size=300)
 
@@ -67,13 +69,63 @@ def encoder() -> Encoder:
 
 def test_features_keep_the_tokens_of_the_encoder(encoder: Encoder) -> None:
     examples = [Example("good", "", "a", 1), Example("good film " * 9, "", "b", 2)]
-    features = Features(examples, np.array([0, 1]), encoder)
-    assert [features.tokens(i) for i in range(2)] == encode(encoder, examples)
+    task, facts = TASKS["text-classification"], Facts(("a", "b"))
+    features = Features(examples, task, encoder, facts)
+    assert [features.encoded(i) for i in range(2)] == [
+        Encoded(one.example, list(one.windows)) for one in task.encode(encoder, examples, facts)
+    ]
     assert (features.lengths, features.num_truncated) == ([3, 8], 1)
+    assert [int(features[i][1]["labels"]) for i in range(2)] == [0, 1]
+
+
+def test_features_keep_where_tokens_lie_in_their_text(encoder: Encoder) -> None:
+    features = Features([Example("good film " * 9, "", None, 1)], Windowed(), encoder, Facts())
+    kept, fresh = features.encoded(0).windows, encoder.windows(["good film " * 9], stride=2)[0]
+    assert len(kept) > 1
+    assert [(w.input_ids, w.spans) for w in kept] == [(w.input_ids, _as_lists(w.spans)) for w in fresh]
+    assert len(features) == len(kept)
+
+
+def test_the_windows_of_a_group_stay_together_first_windows_first(encoder: Encoder) -> None:
+    examples = [Example("good film " * 9, "", None, row) for row in (1, 2)]
+    features = Features(examples, Grouped(), encoder, Facts())
+    windows = len(features.encoded(0).windows)
+    assert len(features) == 2
+    batch = collate([features[0], features[1]], ["input_ids"], encoder.pad_id)
+    assert batch["input_ids"].shape[0] == 2 * windows
+    assert (batch["input_ids"][0::2] == batch["input_ids"][1::2]).all()
+
+
+def test_targets_that_differ_in_length_are_padded_with_what_losses_ignore(encoder: Encoder) -> None:
+    items = [([Tokens([1] * n, [0] * n)], {"labels": np.arange(n)}) for n in (2, 4)]
+    assert collate(items, ["input_ids"], 0)["labels"].tolist() == [[0, 1, -100, -100], [0, 1, 2, 3]]
+
+
+class Windowed(type(TASKS["text-classification"])):  # type: ignore[misc]
+    """Reads texts in windows and knows no targets."""
+
+    def encode(self, encoder: Encoder, examples: Any, facts: Facts) -> list[Encoded]:
+        windows = encoder.windows([e.text for e in examples], stride=2)
+        return [Encoded(e, found) for e, found in zip(examples, windows, strict=True)]
+
+    def targets(self, encoded: Encoded, facts: Facts) -> Any:
+        return [{} for _ in encoded.windows]
+
+
+class Grouped(Windowed):
+    grouped = True
+
+    def targets(self, encoded: Encoded, facts: Facts) -> Any:
+        return [{}]
+
+
+def _as_lists(spans: Spans | None) -> Spans:
+    assert spans is not None
+    return Spans(list(spans.offsets), list(spans.sequence_ids), list(spans.word_ids))
 
 
 def test_only_the_inputs_that_a_model_takes_are_made(encoder: Encoder) -> None:
-    tokens = encode(encoder, [Example("good", "film", "a", 1), Example("a good", "film", "b", 2)])
+    tokens = encoder.encode(["good", "a good"], ["film", "film"])
     tensors = to_tensors(tokens, ["input_ids", "attention_mask"], encoder.pad_id)
     assert {name: tuple(t.shape) for name, t in tensors.items()} == {
         "input_ids": (2, 6),

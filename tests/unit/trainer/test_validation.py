@@ -137,8 +137,8 @@ def test_columns_have_roles_that_the_task_knows(spec: training_pb2.TrainingSpec)
 
 @pytest.mark.parametrize("labels", [["one"], ["a", "a"], ["a", ""]])
 def test_labels_differ_and_are_two_at_least(spec: training_pb2.TrainingSpec, labels: list[str]) -> None:
-    spec.text_classification.labels.extend(labels)
-    assert bad_fields(spec) == ["spec.text_classification.labels"]
+    spec.task_spec.text_classification.labels.extend(labels)
+    assert bad_fields(spec) == ["spec.task_spec.text_classification.labels"]
 
 
 @pytest.mark.parametrize("base_model", ["", "/no/such/folder", "./nothing", "ftp://x/y"])
