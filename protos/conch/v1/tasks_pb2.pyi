@@ -217,12 +217,36 @@ class FeatureExtractionSpec(google.protobuf.message.Message):
     POOLING_MAX: FeatureExtractionSpec.Pooling.ValueType  # 3
     """The greatest value of each dimension over the text's tokens."""
 
+    class _Objective:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _ObjectiveEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[FeatureExtractionSpec._Objective.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        OBJECTIVE_UNSPECIFIED: FeatureExtractionSpec._Objective.ValueType  # 0
+        """By the data: a score in a row makes it SIMILARITY, else RANKING."""
+        OBJECTIVE_RANKING: FeatureExtractionSpec._Objective.ValueType  # 1
+        """Pairs or triplets: a text's partner comes before all others."""
+        OBJECTIVE_SIMILARITY: FeatureExtractionSpec._Objective.ValueType  # 2
+        """Scored pairs: pairs are as alike as the order of their scores says; scores may have any range."""
+
+    class Objective(_Objective, metaclass=_ObjectiveEnumTypeWrapper):
+        """What the rows of the training data taught."""
+
+    OBJECTIVE_UNSPECIFIED: FeatureExtractionSpec.Objective.ValueType  # 0
+    """By the data: a score in a row makes it SIMILARITY, else RANKING."""
+    OBJECTIVE_RANKING: FeatureExtractionSpec.Objective.ValueType  # 1
+    """Pairs or triplets: a text's partner comes before all others."""
+    OBJECTIVE_SIMILARITY: FeatureExtractionSpec.Objective.ValueType  # 2
+    """Scored pairs: pairs are as alike as the order of their scores says; scores may have any range."""
+
     POOLING_FIELD_NUMBER: builtins.int
     NORMALIZE_FIELD_NUMBER: builtins.int
     DIMENSIONS_FIELD_NUMBER: builtins.int
     TEMPERATURE_FIELD_NUMBER: builtins.int
     QUERY_PREFIX_FIELD_NUMBER: builtins.int
     PASSAGE_PREFIX_FIELD_NUMBER: builtins.int
+    OBJECTIVE_FIELD_NUMBER: builtins.int
     pooling: Global___FeatureExtractionSpec.Pooling.ValueType
     """Default MEAN."""
     normalize: builtins.bool
@@ -233,6 +257,8 @@ class FeatureExtractionSpec(google.protobuf.message.Message):
     """Put before every query, as the base model was trained with. Default empty."""
     passage_prefix: builtins.str
     """Put before every text that is not a query. Default empty."""
+    objective: Global___FeatureExtractionSpec.Objective.ValueType
+    """Output only: what the model was trained and is measured for."""
     @property
     def dimensions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Dimensions to which a vector may be cut and stay useful (Matryoshka), each below the model's own.
@@ -248,9 +274,10 @@ class FeatureExtractionSpec(google.protobuf.message.Message):
         temperature: builtins.float = ...,
         query_prefix: builtins.str = ...,
         passage_prefix: builtins.str = ...,
+        objective: Global___FeatureExtractionSpec.Objective.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_normalize", b"_normalize", "normalize", b"normalize"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_normalize", b"_normalize", "dimensions", b"dimensions", "normalize", b"normalize", "passage_prefix", b"passage_prefix", "pooling", b"pooling", "query_prefix", b"query_prefix", "temperature", b"temperature"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_normalize", b"_normalize", "dimensions", b"dimensions", "normalize", b"normalize", "objective", b"objective", "passage_prefix", b"passage_prefix", "pooling", b"pooling", "query_prefix", b"query_prefix", "temperature", b"temperature"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_normalize", b"_normalize"]) -> typing.Literal["normalize"] | None: ...
 
 Global___FeatureExtractionSpec: typing_extensions.TypeAlias = FeatureExtractionSpec

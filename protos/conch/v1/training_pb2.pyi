@@ -231,6 +231,7 @@ class Hyperparameters(google.protobuf.message.Message):
     NUM_THREADS_FIELD_NUMBER: builtins.int
     MAX_STEPS_FIELD_NUMBER: builtins.int
     PRECISION_FIELD_NUMBER: builtins.int
+    EVALUATE_ONLY_FIELD_NUMBER: builtins.int
     num_epochs: builtins.float
     """Passes over the training split, in (0, 100]. Default 3."""
     learning_rate: builtins.float
@@ -261,6 +262,11 @@ class Hyperparameters(google.protobuf.message.Message):
     """Arithmetic of the training steps: fp32, or bf16 by autocast on fp32 weights, up to twice as fast
     on CPUs with bf16 instructions. Metrics are computed in fp32 either way. Default fp32.
     """
+    evaluate_only: builtins.bool
+    """Train nothing: the base model is measured on the validation split and kept as it is. Of the other
+    fields only max_length, seed and num_threads count then. The base model must have its task's head, for
+    the same labels.
+    """
     def __init__(
         self,
         *,
@@ -277,9 +283,10 @@ class Hyperparameters(google.protobuf.message.Message):
         num_threads: builtins.int = ...,
         max_steps: builtins.int = ...,
         precision: conch.v1.job_pb2.Precision.ValueType = ...,
+        evaluate_only: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_early_stopping_patience", b"_early_stopping_patience", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "early_stopping_patience", b"early_stopping_patience", "seed", b"seed", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_early_stopping_patience", b"_early_stopping_patience", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "early_stopping_patience", b"early_stopping_patience", "evaluations_per_epoch", b"evaluations_per_epoch", "gradient_accumulation_steps", b"gradient_accumulation_steps", "learning_rate", b"learning_rate", "max_length", b"max_length", "max_steps", b"max_steps", "num_epochs", b"num_epochs", "num_threads", b"num_threads", "precision", b"precision", "seed", b"seed", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_early_stopping_patience", b"_early_stopping_patience", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "early_stopping_patience", b"early_stopping_patience", "evaluate_only", b"evaluate_only", "evaluations_per_epoch", b"evaluations_per_epoch", "gradient_accumulation_steps", b"gradient_accumulation_steps", "learning_rate", b"learning_rate", "max_length", b"max_length", "max_steps", b"max_steps", "num_epochs", b"num_epochs", "num_threads", b"num_threads", "precision", b"precision", "seed", b"seed", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_early_stopping_patience", b"_early_stopping_patience"]) -> typing.Literal["early_stopping_patience"] | None: ...
     @typing.overload
