@@ -45,6 +45,26 @@ class Column:
     required: bool = True
 
 
+@dataclass(frozen=True)
+class SpecialTokens:
+    """What a base model's tokenizer brings along: the texts of the tokens that begin and end a text.
+
+    `bos_token` is empty where the tokenizer sets it before every text by itself, or has none.
+    """
+
+    bos_token: str
+    eos_token: str
+    chat_template: str
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """LoRA: matrices of `rank` beside frozen weights, their product scaled by `alpha` / `rank`."""
+
+    rank: int
+    alpha: float
+
+
 class Task(ABC):
     """One NLP task. Everything that trainer, converter and gateway must agree on stands in its subclass."""
 
@@ -62,7 +82,9 @@ class Task(ABC):
     columns: ClassVar[tuple[Column, ...]]
     """Roles that the trainer looks for in a data file."""
     best_metric: ClassVar[str]
-    """Metric by which the best checkpoint is chosen; greater is better."""
+    """Metric by which the best checkpoint is chosen."""
+    greater_is_better: ClassVar[bool] = True
+    """Whether a checkpoint with more of `best_metric` is better."""
     rates: ClassVar[frozenset[str]]
     """Parity figures that are shares of examples: few examples resolve them only coarsely."""
     rpcs: ClassVar[Mapping[str, UnaryRpc[Any, Any] | StreamRpc[Any, Any]]]
@@ -80,6 +102,10 @@ class Task(ABC):
         """Returns the form that `runtime` computes."""
         return next((form for form in self.forms if form.runtime == runtime), None)
 
+    def metric_of(self, facts: Facts) -> str:
+        """Returns the metric by which the best checkpoint of a model of these facts is chosen."""
+        return self.best_metric
+
     def check_spec(self, spec: tasks_pb2.TaskSpec) -> list[Violation]:
         """Returns what in the task's own choices can never succeed, under "spec.task_spec"."""
         return []
@@ -94,6 +120,14 @@ class Task(ABC):
     @abstractmethod
     def settle(self, train: Sequence[Example], spec: tasks_pb2.TaskSpec) -> Facts:
         """Returns the facts of a model that is trained on these examples, defaults filled in."""
+
+    def with_special_tokens(self, facts: Facts, special: SpecialTokens) -> Facts:
+        """Returns `facts` with what the task keeps of the base model's tokenizer."""
+        return facts
+
+    def low_rank(self, facts: Facts) -> LowRank | None:
+        """Returns the LoRA matrices that are trained instead of the weights, None where all weights are."""
+        return None
 
     @abstractmethod
     def find_problems(

@@ -121,7 +121,7 @@ class FineTuning(transformers.Trainer):
 
     def _unevaluated(self) -> dict[str, float]:
         # Cancelled in between: never the best, so that only the checkpoint is written before we stop.
-        return {f"eval_{self._run.task.best_metric}": -1.0}
+        return {f"eval_{self._run.task.metric_of(self._run.facts)}": -math.inf}
 
     def _collate(self, items: list[Item]) -> dict[str, torch.Tensor]:
         return collate(items, self._run.input_names, self._run.pad_id)
@@ -175,7 +175,7 @@ def _arguments(run: Run) -> transformers.TrainingArguments:
         save_strategy="steps",
         save_steps=every,
         save_total_limit=resume.NUM_KEPT,
-        metric_for_best_model=run.task.best_metric,
+        metric_for_best_model=run.task.metric_of(run.facts),
         greater_is_better=True,
         logging_steps=max(1, steps // _LOGGED_STEPS),
         logging_nan_inf_filter=False,  # it would show a diverged run as a healthy one
