@@ -5,6 +5,7 @@ from services.tasks.base import Architecture, Column, Task
 from services.tasks.example import Encoded, Example, Facts
 from services.tasks.tensors import TensorSpec
 from services.tasks.text_classification import TextClassification
+from services.tasks.text_generation import TextGeneration
 
 __all__ = [
     "TASKS",
@@ -18,7 +19,7 @@ __all__ = [
     "find_task",
 ]
 
-TASKS: dict[str, Task] = {task.id: task for task in (TextClassification(),)}
+TASKS: dict[str, Task] = {task.id: task for task in (TextClassification(), TextGeneration())}
 
 
 def find_task(task_id: str, *, field: str = "task") -> Task:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-from conch.v1 import job_pb2, tasks_pb2
+from conch.v1 import job_pb2, tasks_pb2, training_pb2
 from services.errors import Violation
 from services.tasks.encoding import Encoder
 from services.tasks.example import Encoded, Example, Facts
@@ -81,6 +81,10 @@ class Task(ABC):
     """How versions are served, the default first."""
     columns: ClassVar[tuple[Column, ...]]
     """Roles that the trainer looks for in a data file."""
+    column_sets: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Sets of optional roles, one of which a data file must have whole; empty if none need be there."""
+    formats: ClassVar[Mapping[str, training_pb2.Dataset.Format.ValueType]] = {}
+    """Formats by a file name's ending that mean something else, or nothing, to other tasks."""
     best_metric: ClassVar[str]
     """Metric by which the best checkpoint is chosen."""
     greater_is_better: ClassVar[bool] = True

@@ -52,6 +52,16 @@ class Tokens:
         return len(self.input_ids)
 
 
+class NoRoom(ValueError):
+    """The first text of pair `index` is `num_tokens` long; `most` leave a window room for the second."""
+
+    def __init__(self, index: int, *, num_tokens: int, most: int) -> None:
+        super().__init__(f"{index}: {num_tokens} tokens, at most {most} leave room for a window")
+        self.index = index
+        self.num_tokens = num_tokens
+        self.most = most
+
+
 class Encoder:
     """Turns texts into tokens of at most `max_length`, special tokens included (longest text cut first)."""
 
@@ -90,19 +100,26 @@ class Encoder:
         """Returns each text in windows of at most `max_length` tokens, neighbours sharing `stride` of them.
 
         Of pairs the second text is windowed and the first stands in every window whole. Nothing is cut:
-        raises ValueError naming the index of a pair whose first text leaves no room.
+        raises NoRoom for the first pair whose first text leaves a window no room.
         """
         windower = self._windower(stride, paired=bool(pairs))
-        given: Sequence[Any] = list(zip(texts, pairs, strict=True)) if pairs else list(texts)
-        self._check_room(texts if pairs else (), stride)
-        return [
-            tuple(_window(part) for part in (found, *found.overflowing))
-            for found in windower.encode_batch(given)
-        ]
+        if not pairs:
+            return [_windows(found) for found in windower.encode_batch(list(texts))]
+        # A context is often shared by many questions, and is then read once.
+        once = list(dict.fromkeys(pairs))
+        seconds = dict(zip(once, self._reader.encode_batch(once, add_special_tokens=False), strict=True))
+        firsts = self._reader.encode_batch(list(texts), add_special_tokens=False)
+        rows = [(first, seconds[pair]) for first, pair in zip(firsts, pairs, strict=True)]
+        self._check_room(rows, stride)
+        return [_windows(windower.post_process(first, second)) for first, second in rows]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of tokens, special ones left out."""
         return str(self._reader.decode(list(ids), skip_special_tokens=True))
+
+    def ids(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Returns the tokens of the whole text, nothing cut."""
+        return list(self._reader.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def count(self, text: str, *, add_special_tokens: bool = True) -> int:
         """Returns how many tokens the whole text is."""
@@ -117,12 +134,13 @@ class Encoder:
             self._windowers[stride, paired] = windower
         return self._windowers[stride, paired]
 
-    def _check_room(self, firsts: Sequence[str], stride: int) -> None:
+    def _check_room(self, rows: Sequence[tuple[Any, Any]], stride: int) -> None:
         # Each window must bring more than it shares with the one before, or there is no end to them.
-        room = self.max_length - self._cutter.num_special_tokens_to_add(True) - stride - 1
-        for i, found in enumerate(self._read(firsts) if firsts else ()):
-            if len(found) > room:
-                raise ValueError(f"{i}: {len(found)} tokens, at most {room} leave room for a window")
+        whole = self.max_length - self._cutter.num_special_tokens_to_add(True)
+        most = whole - stride - 1
+        for index, (first, second) in enumerate(rows):
+            if len(first) > most and len(first) + len(second) > whole:
+                raise NoRoom(index, num_tokens=len(first), most=most)
 
     def _encode_heads(self, texts: Sequence[str]) -> list[Tokens]:
         heads = [self._head(text) for text in texts]
@@ -152,10 +170,20 @@ class Encoder:
         return Tokens(cut.ids, cut.type_ids, total > self.max_length)
 
 
-def _window(encoding: Any) -> Tokens:
+def _windows(encoding: Any) -> tuple[Tokens, ...]:
+    first = _window(encoding)
+    # tokenizers 0.23 gives the second text's type to the first window alone where both were read apart.
+    types = dict(zip(encoding.sequence_ids, encoding.type_ids, strict=True))
+    return (first, *(_window(part, second_type=types.get(1, 0)) for part in encoding.overflowing))
+
+
+def _window(encoding: Any, *, second_type: int | None = None) -> Tokens:
     sequences = [SPECIAL if s is None else s for s in encoding.sequence_ids]
     words = [SPECIAL if w is None else w for w in encoding.word_ids]
-    return Tokens(encoding.ids, encoding.type_ids, spans=Spans(encoding.offsets, sequences, words))
+    types = encoding.type_ids
+    if second_type is not None:
+        types = [second_type if s == 1 else kind for s, kind in zip(sequences, types, strict=True)]
+    return Tokens(encoding.ids, types, spans=Spans(encoding.offsets, sequences, words))
 
 
 def pad(rows: Sequence[Tokens], length: int, pad_id: int, *, batch: int = 0) -> dict[str, Array]:
