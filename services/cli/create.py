@@ -6,13 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from services.cli import output, views
+from services.cli.conversion_specs import ConversionOptions, conversion_spec
 from services.cli.failures import FORBIDDEN, CliError
 from services.cli.following import follow, require_success
 from services.cli.job_kinds import Job, JobKind, conversion, training
 from services.cli.options import takes
 from services.cli.output import AsJson
-from services.cli.specs import ConversionOptions, TrainingOptions, conversion_spec, new_id, training_spec
+from services.cli.specs import new_id
 from services.cli.stubs import Stubs, connect
+from services.cli.training_specs import TrainingOptions, training_spec
 
 JobId = Annotated[str, typer.Option("--id", help="Id of the job; the same id and spec continue that job.")]
 Watch = Annotated[bool, typer.Option(help="Follow the job until it ends.")]
@@ -20,7 +22,7 @@ Watch = Annotated[bool, typer.Option(help="Follow the job until it ends.")]
 
 @takes(options=TrainingOptions)
 def train(
-    data: Annotated[str, typer.Argument(help="Labelled text: JSONL, CSV or Parquet; a path or a URI.")],
+    data: Annotated[str, typer.Argument(help="The data: a path or a URI, see --format.")],
     options: TrainingOptions,
     id: JobId = "",
     watch: Watch = True,
@@ -28,11 +30,21 @@ def train(
 ) -> None:
     """Fine-tune a model on labelled text.
 
+    What only one task knows is an --option of it; `--option help` lists them.
+
     Examples:
 
       conch train reviews.csv --base-model ./minilm
 
       conch train mails.jsonl -b ./minilm --column text=body --column label=team --epochs 2 --no-watch
+
+      conch train mails.jsonl -b ./minilm --option problem_type=multi_label
+
+      conch train places.conll -b ./minilm --task token-classification --label LOC --label ORG
+
+      conch train questions.json -b ./minilm -t question-answering --option help
+
+      conch train de.csv -b ./marian -t text2text-generation -o language_pairs='{"source":"en","target":"de"}'
     """
     stubs = connect()
     job_id = id or new_id(Path(data).stem)

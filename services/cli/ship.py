@@ -11,19 +11,21 @@ from rich.console import Group
 
 from conch.v1 import conversion_pb2, models_pb2, training_pb2
 from services.cli import output, views
+from services.cli.conversion_specs import ConversionOptions, conversion_spec
 from services.cli.failures import INTERRUPTED, CliError
 from services.cli.following import follow, require_success
 from services.cli.job_kinds import JobKind, conversion, training
 from services.cli.options import takes
 from services.cli.output import AsJson
 from services.cli.routes import current_route, set_route
-from services.cli.specs import ConversionOptions, TrainingOptions, conversion_spec, new_id, training_spec
+from services.cli.specs import new_id
 from services.cli.stubs import Stubs, connect
+from services.cli.training_specs import TrainingOptions, training_spec
 
 
 @takes(training_options=TrainingOptions, conversion_options=ConversionOptions)
 def ship(
-    data: Annotated[str, typer.Argument(help="Labelled text: JSONL, CSV or Parquet; a path or a URI.")],
+    data: Annotated[str, typer.Argument(help="The data: a path or a URI, see --format.")],
     training_options: TrainingOptions,
     conversion_options: ConversionOptions,
     id: Annotated[str, typer.Option("--id", help="Names the run; the same id continues it.")] = "",
@@ -39,6 +41,8 @@ def ship(
       conch ship reviews.csv --model sentiment --base-model ./minilm
 
       conch ship reviews.csv -m sentiment -b ./minilm --epochs 1 --id reviews-august --json
+
+      conch ship places.conll -m places -b ./minilm --task token-classification --option stride=32
     """
     wanted = training_spec(data, training_options)
     proof = conversion_spec("", conversion_options)
@@ -83,6 +87,9 @@ def _report(
     *,
     as_json: bool,
 ) -> None:
+    # numpy and tokenizers come along: too much for `conch --help`.
+    from services.tasks import find_task
+
     result = converted.result
     summary = {
         "trainingJob": output.as_dict(trained),
@@ -93,6 +100,6 @@ def _report(
         f"held out  {views.metrics(trained.result.evaluation)}",
         *(f"proof     {views.verdict_line(verdict)}" for verdict in result.certificate.verdicts),
         f"ready     {result.model} version {result.version} digest {result.digest[:12]}",
-        f'ask it    conch classify --model {result.model} "..."',
+        f"ask it    conch {find_task(trained.spec.task).ask.format(model=result.model)}",
     )
     output.print_result(summary, as_json=as_json, view=Group(*lines))
