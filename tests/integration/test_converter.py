@@ -16,7 +16,7 @@ from examples.assets import minilm, movie_reviews
 from services.converter import run as converter
 from services.jobs.reporting import Reporter
 from services.repository import staging
-from services.tasks.base import FloatArray
+from services.tasks.tensors import FloatArray
 from services.tasks.encoding import Encoder, pad
 from tests.integration.triton import RunningTriton, started
 from tests.unit.converter import checkpoints
@@ -106,5 +106,5 @@ def _checkpoint(folder: Path) -> str:
 
 def _golden(folder: Path) -> tuple[Encoder, list[models_pb2.GoldenExample], FloatArray]:
     golden = json_format.Parse((folder / "golden.json").read_text(), models_pb2.GoldenExamples()).examples
-    want = np.array([example.outputs["logits"].values for example in golden], dtype=np.float32)
+    want = np.array([example.windows[0].outputs["logits"].values for example in golden], dtype=np.float32)
     return Encoder.from_file(folder / "tokenizer.json", MAX_LENGTH), list(golden), want

@@ -138,7 +138,7 @@ def test_transformers_loads_the_checkpoint_and_gives_the_reported_accuracy(finis
     classify = pipeline("text-classification", model=result.checkpoint_uri, device="cpu")
     rows = [json.loads(line) for line in (Path(result.checkpoint_uri) / "held_out.jsonl").open()]
     answers = classify([row["text"] for row in rows], truncation=True)
-    hits = sum(answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True))
+    hits = sum(answer["label"] == row["target"] for answer, row in zip(answers, rows, strict=True))
     assert hits / len(rows) == pytest.approx(result.evaluation.metrics["accuracy"])
 
 
@@ -156,8 +156,8 @@ def test_golden_examples_are_the_models_own_answers_to_held_out_texts(finished: 
         inputs = {k: torch.from_numpy(v) for k, v in pad([tokens], len(tokens), 0).items()}
         with torch.no_grad():
             logits = model(**inputs).logits[0].numpy()
-        assert list(example.outputs["logits"].shape) == [2]
-        np.testing.assert_allclose(example.outputs["logits"].values, logits, atol=1e-6)
+        assert list(example.windows[0].outputs["logits"].shape) == [2]
+        np.testing.assert_allclose(example.windows[0].outputs["logits"].values, logits, atol=1e-6)
 
 
 def test_a_length_beyond_the_models_positions_is_clamped_and_said(finished: Finished) -> None:
