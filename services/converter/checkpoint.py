@@ -118,7 +118,8 @@ def _load_model(folder: Path, task: Task, facts: Facts, max_length: int) -> tran
 
 def _require_config(config: transformers.PretrainedConfig, wanted: Mapping[str, Any]) -> None:
     for name, value in wanted.items():
-        if (found := getattr(config, name, None)) != value:
+        found = getattr(config, name, None)
+        if found is not None and found != value:
             raise NotReady(
                 f"config.json says {name} is {found}, the manifest makes it {value}", reason="LABELS_MISMATCH"
             )

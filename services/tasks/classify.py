@@ -1,18 +1,17 @@
-"""The rpc Classify over logits: labels with softmax scores.
+"""The rpc Classify of text-classification: the model's own labels, or the caller's by entailment.
 
 Knows requests and logits; knows nothing about how models are trained or run.
 """
 
-import math
 from collections.abc import Sequence
-
-import numpy as np
 
 from conch.v1 import inference_pb2
 from services.errors import InvalidRequest
+from services.tasks import zero_shot
 from services.tasks.example import Encoded, Example
+from services.tasks.problem_types import problem_of
 from services.tasks.rpcs import Served, TextField, input_tokens
-from services.tasks.tensors import Answer, FloatArray
+from services.tasks.tensors import Answer
 
 
 class Classify:
@@ -24,7 +23,10 @@ class Classify:
         return TextField("texts", request.texts), pairs
 
     def examples(self, request: inference_pb2.ClassifyRequest, served: Served) -> list[Example]:
-        """One a text."""
+        """One a text; for zero-shot, one for each text and candidate label."""
+        if request.candidate_labels:
+            zero_shot.entailment(served.facts)
+            return zero_shot.pairs(request)
         texts, pairs = request.texts, request.text_pairs
         if pairs and len(pairs) != len(texts):
             raise InvalidRequest.field(
@@ -32,8 +34,7 @@ class Classify:
                 f"{len(pairs)} for {len(texts)} texts; send one for each or none",
                 reason="PAIRS_MISMATCH",
             )
-        seconds = pairs or [""] * len(texts)
-        both = zip(texts, seconds, strict=True)
+        both = zip(texts, pairs or [""] * len(texts), strict=True)
         return [Example(text, pair, None, row) for row, (text, pair) in enumerate(both, start=1)]
 
     def respond(
@@ -43,30 +44,16 @@ class Classify:
         answers: Sequence[Answer],
         served: Served,
     ) -> inference_pb2.ClassifyResponse:
-        """Softmax scores, best first."""
-        labels, top_k = served.facts.labels, request.top_k
-        return inference_pb2.ClassifyResponse(
-            classifications=[
-                inference_pb2.Classification(
-                    labels=best_labels(answer[0]["logits"], labels, top_k), tokens=input_tokens(read.windows)
-                )
-                for read, answer in zip(encoded, answers, strict=True)
-            ]
-        )
+        """Scores, best first."""
+        if request.candidate_labels:
+            found = zero_shot.classifications(request, encoded, answers, served.facts)
+        else:
+            found = [_classified(*one, request.top_k, served) for one in zip(encoded, answers, strict=True)]
+        return inference_pb2.ClassifyResponse(classifications=found)
 
 
-def best_labels(logits: FloatArray, labels: Sequence[str], top_k: int) -> list[inference_pb2.LabelScore]:
-    """Returns the `top_k` best labels (0 = all), best first, of one row of logits `(label,)`."""
-    # Plain Python: on a handful of labels numpy's seven calls cost three times as much.
-    values: list[float] = logits.tolist()
-    highest = max(values)
-    weights = [math.exp(value - highest) for value in values]
-    total = sum(weights)
-    best = sorted(range(len(values)), key=values.__getitem__, reverse=True)[: top_k or None]
-    return [inference_pb2.LabelScore(label=labels[i], score=weights[i] / total) for i in best]
-
-
-def softmax(logits: FloatArray) -> FloatArray:
-    """Returns probabilities over the last axis, shifted by the maximum so that nothing overflows."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
+def _classified(encoded: Encoded, answer: Answer, top_k: int, served: Served) -> inference_pb2.Classification:
+    facts = served.facts
+    found = problem_of(facts).decode(answer[0]["logits"], facts.labels, top_k)
+    found.tokens.CopyFrom(input_tokens(encoded.windows))
+    return found

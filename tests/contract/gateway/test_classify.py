@@ -14,7 +14,7 @@ import pytest
 from conch.v1 import inference_pb2, job_pb2
 from examples.assets import minilm
 from services.tasks.encoding import Encoder, pad
-from services.tasks.text_classification import softmax
+from services.tasks.scores import softmax
 from tests.contract.fake_triton import FakeTriton, sum_logits
 from tests.contract.gateway.calls import CLASSIFY, refusal, request, until
 from tests.contract.gateway.stack import Stack, gateway

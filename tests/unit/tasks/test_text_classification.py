@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precisio
 
 from conch.v1 import job_pb2
 from services.tasks import TASKS, Encoded, Example, Facts
-from services.tasks.classify import best_labels, softmax
+from services.tasks.scores import best_labels, softmax
 from services.tasks.tensors import Answer
 
 TASK = TASKS["text-classification"]

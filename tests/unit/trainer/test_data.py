@@ -93,7 +93,7 @@ def test_labels_become_text(tmp_path: Path, value: Any, label: str) -> None:
         ({"text": "a"}, "label is missing"),
         ({"text": "a", "label": "  "}, "label is missing"),
         ({"text": "a", "label": float("nan")}, "label is missing"),
-        ({"text": "a", "label": ["good"]}, "label is not a string or number but list"),
+        ({"text": "a", "label": {"is": 1}}, "label is not a string or number but dict"),
         ({"text": "half a \ud83d pair", "label": 1}, "text is not valid UTF-8"),
         ({"text": "a", "label": "\udfff"}, "label is not valid UTF-8"),
         ([1, 2], "is a JSON list, not an object (one object a line is wanted)"),
