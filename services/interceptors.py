@@ -5,8 +5,8 @@ Knows grpc.aio; knows nothing about any one service.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -88,7 +88,8 @@ def code_of(error: BaseException) -> int:
     """Returns the google.rpc.Code that a caller sees for an exception of a handler."""
     if isinstance(error, ServiceError):
         return error.code
-    return int(code_pb2.CANCELLED if isinstance(error, asyncio.CancelledError) else code_pb2.INTERNAL)
+    gone = isinstance(error, asyncio.CancelledError | GeneratorExit)
+    return int(code_pb2.CANCELLED if gone else code_pb2.INTERNAL)
 
 
 class _Calls:
@@ -175,16 +176,19 @@ def _guard_unary(
 
 
 def _guard_stream(
-    behavior: Callable[..., AsyncIterator[Any]], method: str, calls: _Calls
-) -> Callable[..., AsyncIterator[Any]]:
-    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+    behavior: Callable[..., AsyncGenerator[Any, None]], method: str, calls: _Calls
+) -> Callable[..., Awaitable[None]]:
+    # Writes by itself: of a generator handler grpc forgets to close what it has not read to its end, so that
+    # a caller who leaves would be noticed by the garbage collector alone.
+    async def guarded(request: Any, context: Context) -> None:
         started = calls.begin()
         code = code_pb2.OK
         try:
             calls.refuse_if_draining()
             _refuse_undecodable(request)
-            async for response in behavior(request, context):
-                yield response
+            async with aclosing(behavior(request, context)) as responses:
+                async for response in responses:
+                    await _send(response, context)
         except BaseException as error:
             code = _code_sent(error, context)
             await _answer(error, context, method, started)
@@ -192,6 +196,14 @@ def _guard_stream(
             calls.end(method, code, started)
 
     return guarded
+
+
+async def _send(response: Any, context: Context) -> None:
+    """Sends one response. Raises CancelledError if there is nobody any more to send it to."""
+    try:
+        await context.write(response)
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError from error
 
 
 def _refuse_undecodable(request: Any) -> None:

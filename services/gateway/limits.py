@@ -17,9 +17,7 @@ def check_texts(fields: Sequence[TextField], settings: GatewaySettings) -> None:
     for field in fields:
         _check_number(field, field.most or settings.max_texts)
         for i, text in enumerate(field.texts):
-            _check_text(
-                field.name if field.is_single else f"{field.name}[{i}]", text, settings.max_text_bytes
-            )
+            _check_text(field.path(i), text, settings.max_text_bytes)
 
 
 def num_characters(fields: Sequence[TextField]) -> int:

@@ -72,7 +72,9 @@ class Task(ABC):
     """Hugging Face task id; its kind in TaskSpec is the same with underscores."""
     architecture: ClassVar[Architecture] = Architecture.ENCODER
     auto_model: ClassVar[str]
-    """Name of the transformers class that loads a checkpoint with this task's head."""
+    """Name of the class that loads a checkpoint with this task's head: transformers' or services.models'."""
+    loss: ClassVar[str] = ""
+    """Name of the trainer's loss (services.trainer.losses) where the model's head computes none itself."""
     inputs: ClassVar[tuple[TensorSpec, ...]] = TOKENS
     """Inputs in the order of the exported graph; a model that takes fewer is exported with fewer."""
     outputs: ClassVar[tuple[TensorSpec, ...]]
@@ -191,6 +193,13 @@ class Task(ABC):
         NaN or infinity in `candidate` shows in the figure "num_nonfinite" and never hides elsewhere.
         Where examples have no target, the reference's own answer stands for it.
         """
+
+    def compare_texts(self, reference: Sequence[str], candidate: Sequence[str]) -> dict[str, float]:
+        """Returns the parity figures of texts that a decoder wrote greedily; smaller is better, 0 is perfect.
+
+        Models that write nothing have none.
+        """
+        return {}
 
     @abstractmethod
     def limits(self, precision: job_pb2.Precision.ValueType) -> dict[str, float]:

@@ -17,7 +17,8 @@ from services.tasks.tensors import Answer
 class TextField:
     """A field of a request that holds texts: how many there may be and whether they may be blank.
 
-    `most` 0 leaves it to the gateway's setting. A field that is not repeated has `is_single` set.
+    `most` 0 leaves it to the gateway's setting. A field that is not repeated has `is_single` set. Where the
+    elements are messages, `part` is the field of theirs that holds the text.
     """
 
     name: str
@@ -25,6 +26,12 @@ class TextField:
     least: int = 1
     most: int = 0
     is_single: bool = False
+    part: str = ""
+
+    def path(self, index: int) -> str:
+        """Returns what a text is called in a complaint: prompt, texts[3], messages[3].content."""
+        element = self.name if self.is_single else f"{self.name}[{index}]"
+        return f"{element}.{self.part}" if self.part else element
 
 
 class Served(Protocol):
@@ -63,10 +70,14 @@ class UnaryRpc(Protocol, Generic[Request, Response]):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a generation engine is asked: `parameters` are vLLM's SamplingParams by name."""
+    """What a generation engine is asked: `parameters` are vLLM's SamplingParams by name.
+
+    `fields` say which field of the request each parameter, and "text_input", was made of.
+    """
 
     text: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,9 @@ class TextGeneration(Task):
     ) -> dict[str, float]:
         return next_tokens.figures(reference, candidate)
 
+    def compare_texts(self, reference: Sequence[str], candidate: Sequence[str]) -> dict[str, float]:
+        return {"text_mismatch_rate": next_tokens.text_mismatch_rate(reference, candidate)}
+
     def limits(self, precision: job_pb2.Precision.ValueType) -> dict[str, float]:
         return dict(_LIMITS[precision])
 

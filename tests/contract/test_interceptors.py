@@ -13,7 +13,7 @@ from google.rpc import code_pb2, error_details_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from conch.v1 import inference_pb2, inference_pb2_grpc, training_pb2, training_pb2_grpc
+from conch.v1 import inference_pb2, inference_pb2_grpc, job_pb2, training_pb2, training_pb2_grpc
 from services import server
 from services.errors import BackendUnavailable, Cancelled, InvalidRequest, NotFound, Overloaded, ServiceError
 
@@ -30,8 +30,20 @@ class Inference(inference_pb2_grpc.InferenceServiceServicer):
 
 
 class Training(training_pb2_grpc.TrainingServiceServicer):
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+        self.num_sent = 0
+
     async def WatchTrainingJob(self, request: Any, context: Any) -> Any:
         yield training_pb2.WatchTrainingJobResponse()
+        if request.id == "flood":
+            try:
+                while True:
+                    self.num_sent += 1
+                    event = job_pb2.JobEvent(warning=job_pb2.Warning(message="x" * 1000))
+                    yield training_pb2.WatchTrainingJobResponse(event=event)
+            finally:
+                self.closed.set()
         if request.id == "crash":
             raise ValueError("secret")
         raise NotFound("it was deleted", reason="JOB_NOT_FOUND")
@@ -51,6 +63,7 @@ def raising(error: Exception) -> Behavior:
 @dataclass
 class Setup:
     servicer: Inference
+    training: Training
     channel: grpc.aio.Channel
     ended: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
 
@@ -75,11 +88,11 @@ class Setup:
 
 @pytest.fixture
 async def setup() -> AsyncIterator[Setup]:
-    servicer = Inference()
-    setup = Setup(servicer, grpc.aio.insecure_channel("localhost:1"))
+    servicer, training = Inference(), Training()
+    setup = Setup(servicer, training, grpc.aio.insecure_channel("localhost:1"))
     ours = server.build(["conch.v1.InferenceService"], observe=setup.observe)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, ours.grpc)
-    training_pb2_grpc.add_TrainingServiceServicer_to_server(Training(), ours.grpc)
+    training_pb2_grpc.add_TrainingServiceServicer_to_server(training, ours.grpc)
     port = await ours.start("127.0.0.1:0")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as setup.channel:
         yield setup
@@ -147,6 +160,34 @@ async def test_a_bug_in_a_stream_leaks_nothing_either(setup: Setup) -> None:
     await stream.read()
     caught = await error_of(stream.read())
     assert (caught.code(), caught.details()) == (grpc.StatusCode.INTERNAL, "internal error")
+
+
+async def test_a_bug_in_a_stream_leaves_its_traceback_in_the_log(setup: Setup) -> None:
+    with structlog.testing.capture_logs() as logged:
+        stream = setup.watch("crash")
+        await stream.read()
+        await error_of(stream.read())
+    crashed = next(line for line in logged if line["event"] == "rpc.crashed")
+    assert repr(crashed["exc_info"]) == "ValueError('secret')"
+    assert await setup.codes(1) == [code_pb2.INTERNAL]
+
+
+async def test_a_caller_who_leaves_a_stream_closes_its_handler_though_that_waits_to_send(
+    setup: Setup,
+) -> None:
+    stream = setup.watch("flood")
+    await stream.read()
+    sent = -1
+    while sent != setup.training.num_sent:  # until the transport takes no more
+        sent = setup.training.num_sent
+        await asyncio.sleep(0.05)
+    assert not setup.training.closed.is_set()
+    with structlog.testing.capture_logs() as logged:
+        stream.cancel()
+        async with asyncio.timeout(5):
+            await setup.training.closed.wait()
+        assert await setup.codes(1) == [code_pb2.CANCELLED]
+    assert not logged
 
 
 async def test_bytes_that_are_no_message_are_the_callers_fault(setup: Setup) -> None:
