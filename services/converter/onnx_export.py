@@ -59,7 +59,7 @@ def export(model: transformers.PreTrainedModel, task: Task, *, max_length: int, 
     Raises NotReady(EXPORT_FAILED) if torch cannot trace the model, NotReady(GRAPH_TOO_LARGE) past 2 GiB.
     """
     inputs, outputs = model_inputs(model, task), task.outputs
-    _check_size(model)
+    check_size(model)
     graph = _trace(model, inputs, outputs, max_length)
     for spec in outputs:
         _free_last_axis(graph.graph, spec, inputs)
@@ -69,7 +69,8 @@ def export(model: transformers.PreTrainedModel, task: Task, *, max_length: int, 
     onnx.save_model(graph, path)
 
 
-def _check_size(model: transformers.PreTrainedModel) -> None:
+def check_size(model: transformers.PreTrainedModel) -> None:
+    """Raises NotReady(GRAPH_TOO_LARGE) if the weights do not fit one ONNX file."""
     num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     if num_bytes > MAX_GRAPH_BYTES:
         raise NotReady(
@@ -108,7 +109,7 @@ def _trace(
         "sequence": torch.export.Dim("sequence", min=2, max=max_length),
     }
     shapes = tuple({i: extents[axis] for i, axis in spec.dynamic_axes.items()} for spec in inputs)
-    with _eager_attention(model), _quiet():
+    with _eager_attention(model), quiet():
         try:
             program = torch.onnx.export(
                 _Positional(model, inputs, outputs),
@@ -123,10 +124,7 @@ def _trace(
                 verbose=False,
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-            cause = str(error.__cause__ or error).strip().splitlines()[0]
-            raise NotReady(
-                f"torch cannot export {type(model).__name__} to ONNX: {cause}", reason="EXPORT_FAILED"
-            ) from error
+            raise export_failed(model, error) from error
     assert program is not None, "torch.onnx.export(dynamo=True) always returns a program"
     proto: onnx.ModelProto = program.model_proto
     return proto
@@ -144,6 +142,12 @@ def _example(inputs: Sequence[TensorSpec], max_length: int) -> tuple[torch.Tenso
     return tuple(made.values())
 
 
+def export_failed(model: object, error: Exception) -> NotReady:
+    """Returns what to raise when torch cannot trace `model`."""
+    cause = str(error.__cause__ or error).strip().splitlines()[0]
+    return NotReady(f"torch cannot export {type(model).__name__} to ONNX: {cause}", reason="EXPORT_FAILED")
+
+
 @contextlib.contextmanager
 def _eager_attention(model: transformers.PreTrainedModel) -> Iterator[None]:
     # transformers' sdpa exports with a NaN guard around each softmax: a third more nodes, same answers
@@ -157,7 +161,7 @@ def _eager_attention(model: transformers.PreTrainedModel) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps the exporter's prints off stdout and its known, harmless warnings out of the log."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

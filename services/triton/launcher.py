@@ -13,13 +13,13 @@ from services.triton.environment import Environment
 from services.triton.settings import TritonSettings
 
 _BACKENDS = Path(__file__).with_name("backends")
-_RUNTIMES = ("onnxruntime", "openvino")
+_OURS = ("onnxruntime", "openvino", "openvino_generation", "seq2seq")
 
 
 def prepare_backends(folder: Path, environment: Environment) -> Path:
     """Makes `folder` a backend directory of Triton's python backend and ours; returns it.
 
-    Each of ours becomes a folder of links: its model.py and the modules that both share. May be
+    Each of ours becomes a folder of links: what its own folder holds and the modules that all share. May be
     called again, also by two processes at once.
     """
     if not environment.server.is_file():
@@ -29,10 +29,10 @@ def prepare_backends(folder: Path, environment: Environment) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     _link(folder / "python", environment.python_backend)
-    for runtime in _RUNTIMES:
-        (folder / runtime).mkdir(exist_ok=True)
-        for source in (*_BACKENDS.glob("*.py"), _BACKENDS / runtime / "model.py"):
-            _link(folder / runtime / source.name, source)
+    for ours in _OURS:
+        (folder / ours).mkdir(exist_ok=True)
+        for source in (*_BACKENDS.glob("*.py"), *(_BACKENDS / ours).glob("[!_]*")):
+            _link(folder / ours / source.name, source)
     return folder
 
 
