@@ -21,7 +21,10 @@ from services.triton.settings import TritonSettings
 _REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 _LIBRARY = "libpython3.11.so.1.0"
 _PACKAGE = "libpython3.11"
-_PROBE = "import numpy, onnxruntime, openvino; assert numpy.__version__ < '2', numpy.__version__"
+_PROBE = (
+    "import numpy, onnxruntime, openvino, tokenizers, llguidance; "
+    "assert numpy.__version__ < '2', numpy.__version__"
+)
 
 
 def install(environment: Environment) -> bool:

@@ -1,0 +1,55 @@
+"""The packages that the export to OpenVINO's IR needs, in a folder of their own.
+
+Knows pip; knows nothing about models.
+"""
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from services.errors import NotReady
+
+_REQUIREMENTS = Path(__file__).with_name("ir_requirements.txt")
+
+
+def folder(home: Path) -> Path:
+    """Returns the folder below `home` to put first on the path; fills it at the first call, in seconds.
+
+    Calls at once wait for each other. Raises NotReady with the line to type if pip cannot fill it.
+    """
+    digest = hashlib.sha256(_REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:16]
+    place = home.absolute() / f"export-{digest}"
+    if place.is_dir():
+        return place
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".export.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.is_dir():
+            _fill(place)
+    return place
+
+
+def _fill(place: Path) -> None:
+    partial = place.with_name(f"{place.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    done = subprocess.run(_install_line(partial), capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " / ".join(done.stderr.strip().splitlines()[-2:])
+        raise NotReady(
+            f"the export to OpenVINO's IR needs packages that pip could not install ({said}); "
+            f"type: {' '.join(_install_line(place))}",
+            reason="EXPORT_PACKAGES_MISSING",
+        )
+    # Under its own name it is whole.
+    partial.rename(place)
+
+
+def _install_line(target: Path) -> list[str]:
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps"]
+    return [
+        *(sys.executable, "-m", "pip", "install", *options),
+        *("--target", str(target), "--requirement", str(_REQUIREMENTS)),
+    ]
