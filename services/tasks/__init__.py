@@ -3,6 +3,7 @@
 from services.errors import InvalidRequest
 from services.tasks.base import Architecture, Column, Task
 from services.tasks.example import Encoded, Example, Facts
+from services.tasks.question_answering import QuestionAnswering
 from services.tasks.tensors import TensorSpec
 from services.tasks.text_classification import TextClassification
 from services.tasks.text_generation import TextGeneration
@@ -19,7 +20,9 @@ __all__ = [
     "find_task",
 ]
 
-TASKS: dict[str, Task] = {task.id: task for task in (TextClassification(), TextGeneration())}
+TASKS: dict[str, Task] = {
+    task.id: task for task in (TextClassification(), QuestionAnswering(), TextGeneration())
+}
 
 
 def find_task(task_id: str, *, field: str = "task") -> Task:

@@ -52,7 +52,7 @@ class Tokens:
         return len(self.input_ids)
 
 
-class NoRoom(ValueError):
+class NoRoomError(ValueError):
     """The first text of pair `index` is `num_tokens` long; `most` leave a window room for the second."""
 
     def __init__(self, index: int, *, num_tokens: int, most: int) -> None:
@@ -100,7 +100,7 @@ class Encoder:
         """Returns each text in windows of at most `max_length` tokens, neighbours sharing `stride` of them.
 
         Of pairs the second text is windowed and the first stands in every window whole. Nothing is cut:
-        raises NoRoom for the first pair whose first text leaves a window no room.
+        raises NoRoomError for the first pair whose first text leaves a window no room.
         """
         windower = self._windower(stride, paired=bool(pairs))
         if not pairs:
@@ -140,7 +140,7 @@ class Encoder:
         most = whole - stride - 1
         for index, (first, second) in enumerate(rows):
             if len(first) > most and len(first) + len(second) > whole:
-                raise NoRoom(index, num_tokens=len(first), most=most)
+                raise NoRoomError(index, num_tokens=len(first), most=most)
 
     def _encode_heads(self, texts: Sequence[str]) -> list[Tokens]:
         heads = [self._head(text) for text in texts]

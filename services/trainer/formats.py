@@ -1,4 +1,4 @@
-"""Data files to rows: JSONL, CSV, TSV and Parquet.
+"""Data files to rows: JSONL, CSV, TSV, Parquet and SQuAD.
 
 Knows formats and encodings; knows nothing about roles, labels or tasks. A row that cannot be read
 becomes a `Broken` in its place, so that every broken row of a file is found in one pass.
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from conch.v1 import training_pb2
 from services.errors import InvalidRequest
 from services.tasks.reading import is_unicode
+from services.trainer import squad
 
 Row = dict[str, Any]
 
@@ -65,6 +66,8 @@ def read_table(path: Path, *, uri: str, file_format: int, field: str) -> Table:
     """
     if file_format == training_pb2.Dataset.FORMAT_PARQUET:
         return _read_parquet(path, uri, field)
+    if (articles := _articles(path, uri, file_format, field)) is not None:
+        return _read_squad(articles)
     read: Callable[[TextIO], Table] = _read_jsonl
     if file_format == training_pb2.Dataset.FORMAT_CSV:
         delimiter = "\t" if uri.lower().endswith(".tsv") else ","
@@ -99,6 +102,30 @@ def _json_row(line: str) -> Row | Broken:
     if not isinstance(value, dict):
         return Broken(f"is a JSON {type(value).__name__}, not an object (one object a line is wanted)")
     return value
+
+
+def _articles(path: Path, uri: str, file_format: int, field: str) -> list[Any] | None:
+    """Returns what a SQuAD file holds: one that is asked for, or a .json that is one object."""
+    may_be = file_format == training_pb2.Dataset.FORMAT_JSONL and uri.lower().endswith(".json")
+    must_be = file_format == training_pb2.Dataset.FORMAT_SQUAD
+    articles = squad.load(path) if may_be or must_be else None
+    if must_be and articles is None:
+        message = f'{uri} is no SQuAD file: one JSON object with a list "data" is wanted'
+        raise InvalidRequest.field(field, message, reason="UNREADABLE_FILE")
+    return articles
+
+
+def _read_squad(articles: list[Any]) -> Table:
+    rows = [(number, _squad_row(entry)) for number, entry in enumerate(squad.entries(articles), start=1)]
+    columns = dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row)
+    return Table(list(columns), rows)
+
+
+def _squad_row(entry: squad.Entry) -> Row | Broken:
+    try:
+        return squad.row_of(entry)
+    except ValueError as error:
+        return Broken(str(error))
 
 
 def _read_csv(file: TextIO, delimiter: str) -> Table:
