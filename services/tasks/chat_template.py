@@ -75,7 +75,7 @@ class Chat:
                 eos_token=self.eos_token,
                 add_generation_prompt=add_generation_prompt,
             )
-        except (TemplateError, TypeError, KeyError, ValueError) as error:
+        except (TemplateError, TypeError, LookupError, ValueError, ArithmeticError) as error:
             raise ValueError(f"the chat template refuses this conversation: {error}") from error
 
 
