@@ -19,7 +19,7 @@ FORMS = {form.backend: form for form in ENCODER_FORMS}
 @pytest.mark.parametrize("runtime", FORMS)
 def test_the_config_is_the_golden_one(runtime: str) -> None:
     """`make golden` writes what this compares with."""
-    text = triton_config.config_text("sentiment", TASK, TASK.inputs, FORMS[runtime])
+    text = triton_config.config_text("text-classification", TASK, TASK.inputs, FORMS[runtime])
     path = GOLDEN / f"text-classification.{runtime}.pbtxt"
     if os.environ.get("CONCH_GOLDEN"):
         path.write_text(text, encoding="utf-8")
@@ -50,5 +50,5 @@ def test_a_model_with_fewer_inputs_is_asked_for_fewer() -> None:
 
 
 def _config(runtime: str) -> ModelConfig:
-    text = triton_config.config_text("sentiment", TASK, TASK.inputs, FORMS[runtime])
+    text = triton_config.config_text("text-classification", TASK, TASK.inputs, FORMS[runtime])
     return text_format.Parse(text, ModelConfig())
