@@ -3,10 +3,12 @@
 from services.errors import InvalidRequest
 from services.tasks.base import Architecture, Column, Task
 from services.tasks.example import Encoded, Example, Facts
+from services.tasks.feature_extraction import FeatureExtraction
 from services.tasks.question_answering import QuestionAnswering
 from services.tasks.tensors import TensorSpec
 from services.tasks.text_classification import TextClassification
 from services.tasks.text_generation import TextGeneration
+from services.tasks.token_classification import TokenClassification
 
 __all__ = [
     "TASKS",
@@ -21,7 +23,14 @@ __all__ = [
 ]
 
 TASKS: dict[str, Task] = {
-    task.id: task for task in (TextClassification(), QuestionAnswering(), TextGeneration())
+    task.id: task
+    for task in (
+        TextClassification(),
+        TextGeneration(),
+        QuestionAnswering(),
+        TokenClassification(),
+        FeatureExtraction(),
+    )
 }
 
 

@@ -5,6 +5,7 @@ Knows tokenizer.json; knows nothing about tasks. Needs `tokenizers` alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from services.tasks.tensors import Array
+from services.tasks.word_pieces import WordPieces
 
 # Beyond the words that surely hold max_length tokens, so that a tokenizer whose pieces cross a space
 # is not disturbed where it matters.
@@ -112,6 +114,11 @@ class Encoder:
         rows = [(first, seconds[pair]) for first, pair in zip(firsts, pairs, strict=True)]
         self._check_room(rows, stride)
         return [_windows(windower.post_process(first, second)) for first, second in rows]
+
+    @cached_property
+    def words(self) -> WordPieces:
+        """Which tokens go on with a word."""
+        return WordPieces(self._json)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of tokens, special ones left out."""

@@ -39,7 +39,7 @@ def read_split(
     read at all: no such file, unknown format, missing column, 0 rows. Raises BackendUnavailable.
     """
     uri = dataset.train_uri if name == TRAIN else dataset.validation_uri
-    file_format = format_of(uri, dataset.format, field=name)
+    file_format = format_of(uri, dataset.format, field=name, task_formats=task.formats)
     scratch.mkdir(parents=True, exist_ok=True)
     path = storage.fetch_file(uri, scratch / name.rpartition(".")[2], field=name)
     table = read_table(path, uri=uri, file_format=file_format, field=name)
@@ -63,6 +63,7 @@ def choose_columns(found: Sequence[str], task: Task, asked: Mapping[str, str], *
             chosen[column.role] = name
         elif column.required or name:
             problems.append(_no_column(column, name, found, uri))
+    problems += _no_set(task, chosen, found, uri)
     problems += [_twice(name, uri) for name in chosen.values() if list(found).count(name) > 1]
     if problems:
         raise InvalidRequest(*problems, reason="MISSING_COLUMN")
@@ -107,6 +108,14 @@ def _no_column(column: Column, name: str, found: Sequence[str], uri: str) -> Vio
     return Violation(
         "spec.dataset.columns", f"{uri} has {what} (role {column.role!r}); its columns are: {there}"
     )
+
+
+def _no_set(task: Task, chosen: Mapping[str, str], found: Sequence[str], uri: str) -> list[Violation]:
+    if not task.column_sets or any(chosen.keys() >= set(roles) for roles in task.column_sets):
+        return []
+    wanted = " or ".join(" and ".join(roles) for roles in task.column_sets)
+    there = ", ".join(repr(f) for f in found) or "none"
+    return [Violation("spec.dataset.columns", f"{uri} has no columns for {wanted}; its columns are: {there}")]
 
 
 def _twice(name: str, uri: str) -> Violation:

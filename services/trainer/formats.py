@@ -1,4 +1,4 @@
-"""Data files to rows: JSONL, CSV, TSV, Parquet and SQuAD.
+"""Data files to rows: JSONL, CSV, TSV, Parquet, CoNLL and SQuAD.
 
 Knows formats and encodings; knows nothing about roles, labels or tasks. A row that cannot be read
 becomes a `Broken` in its place, so that every broken row of a file is found in one pass.
@@ -6,7 +6,7 @@ becomes a `Broken` in its place, so that every broken row of a file is found in 
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from conch.v1 import training_pb2
 from services.errors import InvalidRequest
 from services.tasks.reading import is_unicode
-from services.trainer import squad
+from services.trainer import conll, squad
 
 Row = dict[str, Any]
 
@@ -28,6 +28,7 @@ _BY_SUFFIX: dict[str, int] = {
     ".csv": training_pb2.Dataset.FORMAT_CSV,
     ".tsv": training_pb2.Dataset.FORMAT_CSV,
     ".parquet": training_pb2.Dataset.FORMAT_PARQUET,
+    ".conll": training_pb2.Dataset.FORMAT_CONLL,
 }
 # The csv module refuses fields over 128 KiB unless told otherwise; long documents are longer.
 _LONGEST_FIELD = 2**31 - 1
@@ -42,17 +43,24 @@ class Broken:
 
 @dataclass(frozen=True)
 class Table:
-    """A file's columns, and its rows with their numbers: from 1, headers not counted, JSONL by line."""
+    """A file's columns, and its rows with their numbers: from 1, headers not counted.
+
+    Lines are counted where rows are lines (JSONL) or begin with one (CoNLL).
+    """
 
     columns: list[str]
     rows: list[tuple[int, Row | Broken]]
 
 
-def format_of(uri: str, asked: int, *, field: str) -> int:
-    """Returns the format asked for, else the one that the file's name says. Raises InvalidRequest."""
-    found = asked or _BY_SUFFIX.get(Path(uri).suffix.lower())
+def format_of(uri: str, asked: int, *, field: str, task_formats: Mapping[str, int] | None = None) -> int:
+    """Returns the format asked for, else the one that the file's name says, to the task first.
+
+    Raises InvalidRequest.
+    """
+    by_suffix = {**_BY_SUFFIX, **(task_formats or {})}
+    found = asked or by_suffix.get(Path(uri).suffix.lower())
     if not found:
-        known = " ".join(_BY_SUFFIX)
+        known = " ".join(by_suffix)
         raise InvalidRequest.field(
             field, f"cannot tell the format of {uri!r}: name it in dataset.format or end it in {known}"
         )
@@ -69,12 +77,14 @@ def read_table(path: Path, *, uri: str, file_format: int, field: str) -> Table:
     if (articles := _articles(path, uri, file_format, field)) is not None:
         return _read_squad(articles)
     read: Callable[[TextIO], Table] = _read_jsonl
+    if file_format == training_pb2.Dataset.FORMAT_CONLL:
+        read = _read_conll
     if file_format == training_pb2.Dataset.FORMAT_CSV:
         delimiter = "\t" if uri.lower().endswith(".tsv") else ","
         read = lambda file: _read_csv(file, delimiter)  # noqa: E731
     # surrogateescape: bytes that are no UTF-8 come through as lone surrogates, so that the row which
     # holds them can be named. newline: only \n ends a JSONL line, and csv wants to see them all.
-    newline = "\n" if read is _read_jsonl else ""
+    newline = "" if file_format == training_pb2.Dataset.FORMAT_CSV else "\n"
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
         return read(file)
 
@@ -102,6 +112,17 @@ def _json_row(line: str) -> Row | Broken:
     if not isinstance(value, dict):
         return Broken(f"is a JSON {type(value).__name__}, not an object (one object a line is wanted)")
     return value
+
+
+def _read_conll(file: TextIO) -> Table:
+    return Table(list(conll.COLUMNS), [(line, _conll_row(lines)) for line, lines in conll.sentences(file)])
+
+
+def _conll_row(lines: conll.Sentence) -> Row | Broken:
+    try:
+        return conll.row_of(lines)
+    except ValueError as error:
+        return Broken(str(error))
 
 
 def _articles(path: Path, uri: str, file_format: int, field: str) -> list[Any] | None:
