@@ -18,7 +18,9 @@ from tokenizers import Tokenizer
 
 from services import storage
 from services.errors import BackendUnavailable, InvalidRequest, NotFound, NotReady
+from services.models import model_class
 from services.tasks import Facts, Task
+from services.tasks.base import SpecialTokens
 
 _FIELD = "spec.base_model"
 
@@ -47,14 +49,21 @@ def load_config(source: str) -> Any:
     return config
 
 
-def save_tokenizer(source: str, folder: Path, *, max_length: int) -> None:
+def save_tokenizer(
+    source: str, folder: Path, *, max_length: int, pads_with_eos: bool = False, chat_template: str = ""
+) -> SpecialTokens:
     """Writes the model's tokenizer into `folder`, its tokenizer.json set to cut at `max_length`.
 
-    Raises InvalidRequest if it has no tokenizer.json and none can be made of it.
+    A tokenizer without a padding token takes the one that ends a text if `pads_with_eos`. `chat_template`
+    replaces its own unless empty. Raises InvalidRequest if it has no tokenizer.json and none can be made of
+    it.
     """
     with _translated(source):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     tokenizer.model_max_length = max_length
+    tokenizer.chat_template = chat_template or tokenizer.chat_template
+    if pads_with_eos and tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(str(folder))
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -65,6 +74,19 @@ def save_tokenizer(source: str, folder: Path, *, max_length: int) -> None:
     fast.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
     fast.enable_truncation(max_length, direction=tokenizer.truncation_side)
     fast.save(str(path))
+    return _special_tokens(tokenizer)
+
+
+def _special_tokens(tokenizer: Any) -> SpecialTokens:
+    # A template must not set once more what the tokenizer sets before every text.
+    sets_bos = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    template = tokenizer.chat_template
+    return SpecialTokens(
+        bos_token="" if sets_bos else tokenizer.bos_token or "",
+        eos_token=tokenizer.eos_token or "",
+        # Some have several by name.
+        chat_template=template if isinstance(template, str) else (template or {}).get("default", ""),
+    )
 
 
 def check_vocabulary(folder: Path, config: Any) -> None:
@@ -97,16 +119,45 @@ def load_model(source: str, task: Task, facts: Facts) -> tuple[Any, list[str]]:
 
     A head of another shape is replaced. The head is initialised from torch's global seed.
     """
-    model_class = getattr(transformers, task.auto_model)
+    model, missing, _ = _load(source, task, facts)
+    # A model without a head, as that of vectors, is its own base model.
+    below_head = "" if model.base_model is model else model.base_model_prefix + "."
+    return model, [name for name in missing if name.startswith(below_head)]
+
+
+def load_trained_model(source: str, task: Task, facts: Facts) -> Any:
+    """Returns the fp32 model with the task's head as it was trained.
+
+    Raises InvalidRequest if the base model has no such head, or one for other labels.
+    """
+    config = load_config(source)
+    for name, wanted in task.config(facts).items():
+        if (found := getattr(config, name, None)) not in (None, wanted):
+            message = f"its config says {name} is {found}; the data and the task_spec make it {wanted}"
+            raise InvalidRequest.field(_FIELD, message, reason="OTHER_HEAD")
+    model, missing, mismatched = _load(source, task, facts)
+    if fresh := [*missing, *mismatched]:
+        message = f"it has no trained head for {task.id}: {fresh[0]} would start fresh; let it be trained"
+        raise InvalidRequest.field(_FIELD, message, reason="NO_TRAINED_HEAD")
+    return model
+
+
+def _load(source: str, task: Task, facts: Facts) -> tuple[Any, list[str], list[str]]:
+    """Returns the model and the weights that start fresh: those missing, and those of another shape."""
     with _translated(source):
-        model, loading = model_class.from_pretrained(
+        model, loading = model_class(task.auto_model).from_pretrained(
             source,
             **task.config(facts),
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    return model, sorted(k for k in loading["missing_keys"] if k.startswith(model.base_model_prefix + "."))
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith(_UNREAD))
+    return model, missing, sorted(name for name, *_ in loading["mismatched_keys"])
+
+
+# BERT's pooler, which feeds heads; in a model that has none nobody reads it.
+_UNREAD = "pooler."
 
 
 def input_names(model: Any, task: Task) -> list[str]:

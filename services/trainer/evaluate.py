@@ -13,24 +13,25 @@ from services.tasks.encoding import Tokens
 from services.tasks.tensors import Answer, Row, row_of
 from services.trainer.features import Features, to_tensors
 
-_TOKENS_AT_ONCE = 4096
-
 
 class Predictor:
     """Runs a model in fp32 without gradients. `names` are the inputs that it takes."""
 
+    tokens_at_once = 4096
+    """In a batch of a split, padding counted."""
+
     def __init__(self, model: Any, task: Task, *, names: Sequence[str], pad_id: int) -> None:
-        self._model = model
+        self.model = model
+        self.names = names
+        self.pad_id = pad_id
         self._outputs = task.outputs
-        self._names = names
-        self._pad_id = pad_id
 
     def __call__(self, tokens: Sequence[Tokens]) -> list[Row]:
         """Returns the outputs of each window of one batch."""
-        self._model.eval()
+        self.model.eval()
         with torch.inference_mode():
-            inputs = to_tensors(tokens, self._names, self._pad_id)
-            result = self._model(**{name: value.to(self._model.device) for name, value in inputs.items()})
+            inputs = to_tensors(tokens, self.names, self.pad_id)
+            result = self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
         arrays = {spec.name: result[spec.name].float().cpu().numpy() for spec in self._outputs}
         return [row_of(arrays, i, len(window), self._outputs) for i, window in enumerate(tokens)]
 
@@ -41,7 +42,7 @@ class Predictor:
         encoded = [features.encoded(i) for i in range(len(features.examples))]
         windows = [window for one in encoded for window in one.windows]
         rows: list[Row | None] = [None] * len(windows)
-        for batch in batches_by_length([len(window) for window in windows], _TOKENS_AT_ONCE):
+        for batch in batches_by_length([len(window) for window in windows], self.tokens_at_once):
             if stop():
                 return None
             for i, row in zip(batch, self([windows[i] for i in batch]), strict=True):

@@ -6,18 +6,22 @@ deleted, so a checkpoint counts only if every file of it is there and its state,
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from services.errors import NotReady
+from services.trainer import adaptation
 
 NUM_KEPT = 2
 """The best and the newest; with one, a worse newest would leave nothing to resume from."""
 # fp32 weights and AdamW's two moments.
 _BYTES_PER_PARAMETER = 12
 _STATE = "trainer_state.json"
-_FILES = ("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", _STATE)
+_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", _STATE)
+_MODEL_FILES = (("config.json", "model.safetensors"), (adaptation.CONFIG, adaptation.WEIGHTS))
+"""A whole model's, or those of what is trained beside it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def check_room(folder: Path, *, num_parameters: int) -> None:
 
 
 def _read(path: Path) -> ResumePoint | None:
-    if not all((path / name).is_file() for name in _FILES):
+    if not any(_has(path, (*_FILES, *files)) for files in _MODEL_FILES):
         return None
     try:
         state = json.loads((path / _STATE).read_text())
@@ -68,6 +72,10 @@ def _read(path: Path) -> ResumePoint | None:
         best=best if state["best_model_checkpoint"] and best.is_dir() else None,
         finished=state["global_step"] >= state["max_steps"] or _stopped_early(state),
     )
+
+
+def _has(path: Path, files: Sequence[str]) -> bool:
+    return all((path / name).is_file() for name in files)
 
 
 def _stopped_early(state: dict[str, Any]) -> bool:

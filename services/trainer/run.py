@@ -7,6 +7,7 @@ found before the first step; a restarted attempt goes on from its last whole che
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from conch.v1 import job_pb2, training_pb2, worker_pb2
 from services.errors import Cancelled
 from services.jobs import worker
 from services.jobs.reporting import Reporter
-from services.tasks import Facts, Task, find_task
+from services.tasks import Architecture, Facts, Task, find_task
+from services.tasks.base import LowRank
 from services.tasks.encoding import Encoder
-from services.trainer import base_model, checkpoint, dataset, golden
+from services.trainer import adaptation, architectures, base_model, checkpoint, dataset
 from services.trainer.dataset import Splits
 from services.trainer.defaults import with_defaults
 from services.trainer.evaluate import Predictor
@@ -48,20 +50,21 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> training_pb2.TrainingR
 
     report.stage("model", 2, _NUM_STAGES)
     source = base_model.locate(spec.base_model, work / "base")
-    encoder = _encoder(source, spec, work / "tokenizer", report)
-    model = _model(source, task, splits.facts, report)
+    encoder, facts = _encoder(source, spec, task, splits.facts, work / "tokenizer", report)
+    splits = replace(splits, facts=facts)
+    model = _model(source, task, splits.facts, spec.hyperparameters, report)
     plan = _plan(model, task, splits, encoder, spec, work / "checkpoints", report)
     _stop_if_cancelled(report)
 
     report.stage("train", 3, _NUM_STAGES)
-    trained = train(model, plan)
+    low_rank = None if spec.hyperparameters.evaluate_only else task.low_rank(facts)
+    trained = train(adaptation.adapted(model, low_rank), plan)
 
     report.stage("evaluate", 4, _NUM_STAGES)
-    model, _ = base_model.load_model(str(trained.folder), task, splits.facts)
-    predict = Predictor(model, task, names=plan.input_names, pad_id=plan.pad_id)
+    model = _trained_model(source, trained, task, facts, low_rank)
+    predict = architectures.predictor(model, task, names=plan.input_names, pad_id=plan.pad_id)
     evaluation = trained.evaluation or _evaluate(predict, plan, trained)
-    chosen = golden.choose_golden(splits.validation, plan.validation.example_lengths, task)
-    examples = golden.golden_examples([plan.validation.encoded(i) for i in chosen], predict)
+    examples = architectures.golden_examples(plan.validation, predict, task, encoder=encoder, facts=facts)
 
     report.stage("write", 5, _NUM_STAGES)
     content = checkpoint.Content(model, work / "tokenizer", examples, splits, encoder.max_length, evaluation)
@@ -94,24 +97,45 @@ def _computes_bf16() -> bool:
     return torch.cuda.is_available() or any(able.get(name, False) for name in named)
 
 
-def _encoder(source: str, spec: training_pb2.TrainingSpec, folder: Path, report: Reporter) -> Encoder:
+def _encoder(
+    source: str,
+    spec: training_pb2.TrainingSpec,
+    task: Task,
+    facts: Facts,
+    folder: Path,
+    report: Reporter,
+) -> tuple[Encoder, Facts]:
     config = base_model.load_config(source)
     max_length, limit = int(spec.hyperparameters.max_length), base_model.position_limit(config)
     if max_length > limit:
         message = f"max_length {max_length} is more than the model can read: {limit} tokens are used"
         report.warning("MAX_LENGTH_CLAMPED", message)
         max_length = limit
-    base_model.save_tokenizer(source, folder, max_length=max_length)
+    special = base_model.save_tokenizer(
+        source,
+        folder,
+        max_length=max_length,
+        pads_with_eos=task.architecture is Architecture.DECODER,
+        chat_template=facts.spec.text_generation.chat_template,
+    )
     base_model.check_vocabulary(folder, config)
-    return Encoder.from_file(folder / "tokenizer.json", max_length)
+    return Encoder.from_file(folder / "tokenizer.json", max_length), task.with_special_tokens(facts, special)
 
 
-def _model(source: str, task: Task, facts: Facts, report: Reporter) -> Any:
+def _model(source: str, task: Task, facts: Facts, h: training_pb2.Hyperparameters, report: Reporter) -> Any:
+    if h.evaluate_only:
+        return base_model.load_trained_model(source, task, facts)
     model, fresh = base_model.load_model(source, task, facts)
     if fresh:
         message = f"{len(fresh)} weights below the head are not in the base model and start fresh: {fresh[0]}"
         report.warning("BASE_MODEL_INCOMPLETE", message + (", ..." if len(fresh) > 1 else ""))
     return model
+
+
+def _trained_model(source: str, trained: Trained, task: Task, facts: Facts, low_rank: LowRank | None) -> Any:
+    if low_rank is None:
+        return base_model.load_model(str(trained.folder), task, facts)[0]
+    return adaptation.merged(base_model.load_model(source, task, facts)[0], trained.folder)
 
 
 def _plan(

@@ -17,12 +17,13 @@ from transformers.trainer_callback import PrinterCallback
 from conch.v1 import job_pb2, training_pb2
 from services.jobs.reporting import Reporter
 from services.tasks import Facts, Task
-from services.trainer import resume
-from services.trainer.evaluate import Predictor
+from services.trainer import architectures, contrastive, resume
 from services.trainer.features import Features, Item, LengthGroupedBatches, collate
 from services.trainer.progress import Progress
 
 _LOGGED_STEPS = 50
+_LOSSES = {"contrastive": contrastive.loss}
+"""The losses that tasks name; the heads of the others compute their own."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,12 @@ def train(model: Any, run: Run) -> Trained:
     Raises Cancelled once a checkpoint is written, InvalidRequest if the loss is no number any more,
     NotReady(DISK_FULL) if the checkpoints would not fit.
     """
+    if run.hyperparameters.evaluate_only:
+        return _as_it_is(model, run.folder / "untrained")
     point = resume.newest(run.folder)
     trainer = FineTuning(model, run)
     if point is None or not point.finished:
-        resume.check_room(run.folder, num_parameters=model.num_parameters())
+        resume.check_room(run.folder, num_parameters=model.num_parameters(only_trainable=True))
         trainer.train(resume_from_checkpoint=str(point.folder) if point else None)
         point = resume.newest(run.folder)
     assert point is not None, "the Trainer saves at its last step"
@@ -74,7 +77,7 @@ class FineTuning(transformers.Trainer):
     def __init__(self, model: Any, run: Run) -> None:
         self._run = run
         self._progress = Progress(run.report)
-        self._predict = Predictor(model, run.task, names=run.input_names, pad_id=run.pad_id)
+        self._predict = architectures.predictor(model, run.task, names=run.input_names, pad_id=run.pad_id)
         self.evaluations: dict[int, job_pb2.Evaluation] = {}
         super().__init__(
             model=model,
@@ -86,7 +89,7 @@ class FineTuning(transformers.Trainer):
         self.remove_callback(PrinterCallback)  # it prints to stdout
         # transformers 5.23 takes BERT's **kwargs for a promise to average over the whole step, and
         # then multiplies loss and gradients by the accumulation steps: tests/integration/test_trainer.py.
-        self.model_accepts_loss_kwargs = False
+        self.model_accepts_loss_kwargs = architectures.averages_over_tokens(run.task)
 
     def get_train_dataloader(self) -> Any:
         """Returns batches of like length, in an order that survives a restart."""
@@ -97,6 +100,15 @@ class FineTuning(transformers.Trainer):
         """Runs one forward and backward pass; counts its examples for the reported throughput."""
         self._progress.count(_num_items(inputs))
         return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Returns the loss of the model's own head, or the one that the task names."""
+        run = self._run
+        if not run.task.loss:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        read = {name: inputs[name] for name in run.input_names}
+        targets = {name: tensor for name, tensor in inputs.items() if name not in read}
+        return _LOSSES[run.task.loss](model, read, targets, run.facts)
 
     def compute_loss_context_manager(self) -> Any:
         """Returns bf16 autocast where asked for; evaluation stays outside of it and is fp32."""
@@ -121,10 +133,16 @@ class FineTuning(transformers.Trainer):
 
     def _unevaluated(self) -> dict[str, float]:
         # Cancelled in between: never the best, so that only the checkpoint is written before we stop.
-        return {f"eval_{self._run.task.metric_of(self._run.facts)}": -math.inf}
+        worst = -math.inf if self._run.task.greater_is_better else math.inf
+        return {f"eval_{self._run.task.metric_of(self._run.facts)}": worst}
 
     def _collate(self, items: list[Item]) -> dict[str, torch.Tensor]:
         return collate(items, self._run.input_names, self._run.pad_id)
+
+
+def _as_it_is(model: Any, folder: Path) -> Trained:
+    model.save_pretrained(str(folder))
+    return Trained(folder, 0, None)
 
 
 def num_steps(run: Run) -> int:
@@ -176,7 +194,7 @@ def _arguments(run: Run) -> transformers.TrainingArguments:
         save_steps=every,
         save_total_limit=resume.NUM_KEPT,
         metric_for_best_model=run.task.metric_of(run.facts),
-        greater_is_better=True,
+        greater_is_better=run.task.greater_is_better,
         logging_steps=max(1, steps // _LOGGED_STEPS),
         logging_nan_inf_filter=False,  # it would show a diverged run as a healthy one
         report_to="none",
