@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from conch.v1 import models_pb2
 from services import storage
 from services.errors import InvalidRequest, NotReady
+from services.models import model_class
 from services.tasks import Encoded, Example, Facts, Task, find_task
 from services.tasks.encoding import Encoder
 
@@ -96,10 +97,9 @@ def _require_files(folder: Path, uri: str) -> None:
 
 
 def _load_model(folder: Path, task: Task, facts: Facts, max_length: int) -> transformers.PreTrainedModel:
-    auto_model = getattr(transformers, task.auto_model)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model, loading = auto_model.from_pretrained(
+        model, loading = model_class(task.auto_model).from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

@@ -74,7 +74,7 @@ class Task(ABC):
     auto_model: ClassVar[str]
     """Name of the class that loads a checkpoint with this task's head: transformers' or services.models'."""
     loss: ClassVar[str] = ""
-    """Name of the trainer's loss (services.trainer.losses) where the model's head computes none itself."""
+    """Name of the trainer's loss (services.trainer.train) where the model's head computes none itself."""
     inputs: ClassVar[tuple[TensorSpec, ...]] = TOKENS
     """Inputs in the order of the exported graph; a model that takes fewer is exported with fewer."""
     outputs: ClassVar[tuple[TensorSpec, ...]]

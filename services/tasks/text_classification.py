@@ -22,6 +22,7 @@ from services.tasks.label_problem import (
 )
 from services.tasks.multi_label import MultiLabel, read_labels
 from services.tasks.problem_types import PROBLEMS, problem_of
+from services.tasks.rank import CrossRank
 from services.tasks.reading import read_text, read_text_pair, rows_shown
 from services.tasks.regression import read_number
 from services.tasks.rpcs import UnaryRpc
@@ -62,7 +63,7 @@ class TextClassification(Task):
     )
     best_metric: ClassVar[str] = "macro_f1"
     rates: ClassVar[frozenset[str]] = frozenset({"label_flip_rate", "accuracy_drop"})
-    rpcs: ClassVar[Mapping[str, UnaryRpc[Any, Any]]] = {"Classify": Classify()}
+    rpcs: ClassVar[Mapping[str, UnaryRpc[Any, Any]]] = {"Classify": Classify(), "Rank": CrossRank()}
     ask: ClassVar[str] = 'classify --model {model} "..."'
 
     def metric_of(self, facts: Facts) -> str:

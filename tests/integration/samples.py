@@ -100,6 +100,7 @@ SAMPLES: dict[str, Sample] = {
         write=_opinions,
         requests={
             "Classify": inference_pb2.ClassifyRequest(texts=["a lovely film", "awful 🎬"]),
+            "Rank": inference_pb2.RankRequest(query="a film", candidates=["awful 🎬", "lovely"]),
         },
         bad=Bad("Classify", inference_pb2.ClassifyRequest(texts=["fine", " "]), "texts[1]"),
     ),
