@@ -1,0 +1,82 @@
+"""Package descriptions of the Debian archive: real text in pairs, fetched by apt without a privilege.
+
+apt reads the machine's own sources and writes into CONCH_HOME/cache alone. Conch redistributes none of it.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from examples.assets import cache_folder
+
+_STANZA = re.compile(r"^Description-md5: (\w+)\nDescription-[\w-]+: (.*)\n((?: .*\n?)*)", re.MULTILINE)
+
+
+def package_searches() -> Path:
+    """Returns JSONL of some 50,000 pairs: query (a package's one-line synopsis), passage (its description).
+
+    No query and no passage stands there twice.
+    """
+    path = cache_folder() / "debian-package-searches.jsonl"
+    if not path.is_file():
+        partial = path.with_suffix(f".{os.getpid()}")
+        with partial.open("w", encoding="utf-8") as file:
+            for query, passage in _different(descriptions("en").values()):
+                file.write(json.dumps({"query": query, "passage": passage}, ensure_ascii=False) + "\n")
+        partial.rename(path)
+    return path
+
+
+def descriptions(language: str) -> dict[str, tuple[str, str]]:
+    """Returns (synopsis, description) by the md5 of the English original, in any language of the archive."""
+    found = {}
+    for path in _lists(language).glob(f"*_main_i18n_Translation-{language}"):
+        for md5, synopsis, text in _STANZA.findall(path.read_text(encoding="utf-8")):
+            found[md5] = (synopsis.strip(), _unwrapped(text))
+    return found
+
+
+def _different(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for synopsis, text in pairs:
+        if synopsis and text and not {synopsis, text} & seen:
+            seen |= {synopsis, text}
+            yield synopsis, text
+
+
+def _unwrapped(text: str) -> str:
+    """Returns a description without Debian's marks: lines begin with a space, " ." parts paragraphs."""
+    lines = (line.strip() for line in text.splitlines())
+    return " ".join(line for line in lines if line and line != ".")
+
+
+def _lists(language: str) -> Path:
+    """Returns the folder with the archive's lists, fetched once a language (2 s, 15 MB)."""
+    folder = cache_folder() / f"debian-lists-{language}"
+    if not folder.is_dir():
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+        for name in ("state/lists/partial", "cache/archives/partial"):
+            (partial / name).mkdir(parents=True, exist_ok=True)
+        options = {
+            "Dir::State": partial / "state",
+            "Dir::State::status": "/dev/null",
+            "Dir::Cache": partial / "cache",
+            "Acquire::Languages": language,
+            "Acquire::GzipIndexes": "false",
+            "APT::Sandbox::User": "",
+        }
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        subprocess.run(["apt-get", "update", "-qq", *words], check=True)
+        with contextlib.suppress(OSError):  # another process was faster
+            (partial / "state" / "lists").rename(folder)
+        shutil.rmtree(partial)
+    return folder
+
+
+if __name__ == "__main__":
+    print(package_searches())
