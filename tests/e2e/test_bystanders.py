@@ -25,7 +25,8 @@ def test_a_stock_tritonclient_gets_the_same_logits_from_the_staged_model(
         inputs[-1].set_data_from_numpy(value)
     with InferenceServerClient(conch.environment["CONCH_TRITON_ADDRESS"]) as triton:
         answer = triton.infer("sentiment", inputs, "1", outputs=[InferRequestedOutput("logits")])
-    np.testing.assert_allclose(answer.as_numpy("logits")[0], golden["windows"][0]["outputs"]["logits"]["values"], atol=1e-3)
+    (window,) = golden["windows"]
+    np.testing.assert_allclose(answer.as_numpy("logits")[0], window["outputs"]["logits"]["values"], atol=1e-3)
 
 
 def test_buf_curl_calls_the_gateway_by_reflection_alone(conch: Conch, sentiment: Shipped) -> None:
