@@ -19,6 +19,7 @@ from services.gateway.routing import Routing
 from services.gateway.servicer import inference_servicer
 from services.gateway.serving import Serving
 from services.gateway.settings import GatewaySettings
+from services.gateway.streaming import Streaming
 from services.gateway.triton import Triton
 from services.settings import read
 
@@ -79,7 +80,9 @@ class Gateway:
         serving = Serving(settings, triton, health=ours.health, metrics=metrics)
         routes, ledger = RoutesFile(settings.resolved_routes()), Ledger(settings.resolved_ledger())
         routing = Routing(serving, routes, ledger, readonly=settings.routes_readonly)
-        inference = inference_servicer(Answering(serving, settings, metrics))
+        inference = inference_servicer(
+            Answering(serving, settings, metrics), Streaming(serving, settings, metrics)
+        )
         models = ModelServicer(routing, repository_uri=settings.resolved_repository_uri())
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, ours.grpc)
         models_pb2_grpc.add_ModelServiceServicer_to_server(models, ours.grpc)

@@ -20,6 +20,17 @@ def check_texts(fields: Sequence[TextField], settings: GatewaySettings) -> None:
             _check_text(field.path(i), text, settings.max_text_bytes)
 
 
+def check_total(field: TextField, settings: GatewaySettings) -> None:
+    """Raises InvalidRequest if a field's texts, which the model reads as one, are too long together."""
+    size = sum(len(text.encode()) for text in field.texts)
+    if size > settings.max_text_bytes:
+        raise InvalidRequest.field(
+            field.name,
+            f"has {size} bytes of UTF-8 in all, at most {settings.max_text_bytes} may be sent",
+            reason="TEXT_TOO_LONG",
+        )
+
+
 def num_characters(fields: Sequence[TextField]) -> int:
     """Returns how much text there is to read."""
     return sum(len(text) for field in fields for text in field.texts)

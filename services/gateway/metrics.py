@@ -1,69 +1,22 @@
-"""What Prometheus reads of the gateway: stages, batches, queues and outcomes.
+"""What Prometheus reads of the gateway: stages, batches, queues, streams and outcomes.
 
 Knows names and labels of the series; knows nothing about when they are written.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
-from itertools import accumulate
 
 from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
-from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.registry import Collector
+
+from services.gateway.histograms import Histograms, Series
+from services.gateway.stream_metrics import StreamMetrics
 
 _VERSION = ("rpc", "model", "version")
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _TEXTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
 STAGES = ("tokenize", "queue", "infer", "decode", "total")
-
-
-class Series:
-    """One histogram of one set of labels."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Counts a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
-
-
-class Histograms(Collector):
-    """All series of one histogram, written by one thread and read by Prometheus's.
-
-    prometheus_client's own Histogram locks at every observation: 2 to 4 us each, and a call has six.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        documentation: str,
-        labels: tuple[str, ...],
-        bounds: tuple[float, ...],
-        registry: CollectorRegistry,
-    ) -> None:
-        self._name, self._documentation, self._labels, self._bounds = name, documentation, labels, bounds
-        self._series: dict[tuple[str, ...], Series] = {}
-        registry.register(self)
-
-    def labelled(self, *values: str) -> Series:
-        """Returns the series of these label values, made if it did not exist; keep it."""
-        return self._series.setdefault(values, Series(self._bounds))
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Yields what Prometheus reads."""
-        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
-        names = [*map(str, self._bounds), "+Inf"]
-        for values, series in list(self._series.items()):
-            buckets = list(zip(names, map(float, accumulate(series.counts)), strict=True))
-            family.add_metric(values, buckets=buckets, sum_value=series.sum)
-        yield family
 
 
 class StageTimes:
@@ -134,6 +87,8 @@ class Metrics:
             ("model", "version"),
             registry=self.registry,
         )
+        self.streams = StreamMetrics(self.registry)
+        self.stream_gauges = self.streams.gauges
         self._rpc_child = lru_cache(maxsize=256)(self._rpc_children)
         self.stages = lru_cache(maxsize=1024)(self._stage_times)
 

@@ -3,8 +3,10 @@
 Knows golden examples, certificates and tasks; knows nothing about routes or how versions are loaded.
 """
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -12,10 +14,13 @@ from google.protobuf import json_format
 from conch.v1 import job_pb2, models_pb2
 from services.errors import NotReady
 from services.gateway.batching import Batcher
+from services.gateway.streams import Streams
 from services.tasks import Facts, Task
 from services.tasks.encoding import Encoder
 from services.tasks.example import answers_of
 from services.tasks.golden import golden_answers
+from services.tasks.next_tokens import NUM_WRITTEN
+from services.tasks.rpcs import Prompt
 from services.tasks.tensors import Answer, Array
 
 
@@ -58,6 +63,43 @@ async def prove(
     figures = task.compare(encoded, reference, answered, facts)
     _check_figures(figures, _limits(verdict), rates=task.rates, num_examples=len(golden))
     return figures
+
+
+async def prove_texts(
+    golden: Sequence[models_pb2.GoldenExample],
+    *,
+    task: Task,
+    streams: Streams,
+    verdict: job_pb2.Verdict | None,
+) -> dict[str, float]:
+    """Returns the figures of golden prompts that a decoder continued as the trained model did, greedily.
+
+    All at once, as callers will ask. Raises NotReady(NOT_PROVEN) as `prove` does; without a verdict every
+    prompt must be continued, whatever with.
+    """
+    greedy = {"temperature": 0.0, "max_tokens": NUM_WRITTEN}
+    texts = await _written(streams, [Prompt(example.text, greedy) for example in golden])
+    figures = task.compare_texts([example.generated for example in golden], texts)
+    limits = _limits(verdict)
+    unlimited = [name for name in figures if verdict and name not in limits]
+    if unlimited:
+        raise _not_proven(f"its certificate sets no limit to {', '.join(unlimited)}")
+    _check_figures(figures, limits, rates=task.rates, num_examples=len(golden))
+    return figures
+
+
+async def _written(streams: Streams, prompts: Sequence[Prompt]) -> list[str]:
+    tasks = [asyncio.create_task(_text(streams, prompt)) for prompt in prompts]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _text(streams: Streams, prompt: Prompt) -> str:
+    async with streams.turn(), aclosing(streams.write(prompt, deadline=None)) as pieces:
+        return "".join([piece.text async for piece in pieces])
 
 
 def _limits(verdict: job_pb2.Verdict | None) -> Mapping[str, float]:

@@ -16,10 +16,11 @@ from grpc_health.v1 import health
 from conch.v1 import models_pb2
 from services.errors import ServiceError
 from services.gateway.loading import Loader
+from services.gateway.served import ServedVersion
 from services.gateway.settings import GatewaySettings
 from services.gateway.table import FAILED, LOADING, SERVING, Entry, Key, Table, about, named
 from services.gateway.triton import Triton
-from services.gateway.warming import BatchMetrics, ServedVersion, Warming
+from services.gateway.warming import VersionMetrics, Warming
 
 __all__ = ["ServedVersion", "Serving", "ServingMetrics"]
 
@@ -31,7 +32,7 @@ _RETRY_FAILED_SECONDS = 60.0
 _MAX_BACKOFF_SECONDS = 2.0
 
 
-class ServingMetrics(BatchMetrics, Protocol):
+class ServingMetrics(VersionMetrics, Protocol):
     """What serving counts."""
 
     def route_fell_back(self, model: str, version: int) -> None:
@@ -56,7 +57,7 @@ class Serving:
         In that time calls that were given the old version still reach it, and a roll-back finds it loaded.
         """
         self._triton = triton
-        self._grace_seconds = grace_seconds
+        self._grace_seconds, self._stream_drain_seconds = grace_seconds, settings.stream_drain_seconds
         on_fallback = metrics.route_fell_back if metrics else lambda model, version: None
         self._table = Table(health, chance or random.Random(), on_fallback)
         self._lock = asyncio.Lock()
@@ -79,7 +80,7 @@ class Serving:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(e.served.batcher.close() for e in self._table.entries.values() if e.served))
+        await asyncio.gather(*(e.served.close() for e in self._table.entries.values() if e.served))
 
     async def prepare(self, routes: Sequence[models_pb2.Route]) -> dict[str, ServiceError]:
         """Brings the versions of `routes` up beside those that serve; returns the failures by model.
@@ -168,7 +169,7 @@ class Serving:
         if entry.retiring:
             entry.retiring.cancel()
         if entry.served:
-            self._spawn(entry.served.batcher.close())
+            self._spawn(entry.served.close())
         if self._table.is_held(key):
             self._table.entries[key] = Entry()
 
@@ -220,12 +221,13 @@ class Serving:
 
     async def _retire(self, key: Key, entry: Entry, served: ServedVersion) -> None:
         await asyncio.sleep(self._grace_seconds)
+        await served.settle(self._stream_drain_seconds)
         async with self._lock:
             if self._table.entries.get(key) is not entry:
                 return  # Triton lost it meanwhile
             # From here on there is no way back: whoever wants the version again brings it up anew.
             del self._table.entries[key]
-            await served.batcher.close()
+            await served.close()
             await self._settle({key[0]})
             await self._table.publish()
         log.info("version.drained", model=key[0], version=key[1])

@@ -20,7 +20,7 @@ class GatewaySettings(SharedSettings):
     """Triton's gRPC endpoint. CONCH_TRITON_ADDRESS."""
     metrics_address: str = "127.0.0.1:9090"
     """Where Prometheus reads /metrics. CONCH_METRICS_ADDRESS."""
-    runtime: Literal["onnxruntime", "openvino", "tensorrt"] = "onnxruntime"
+    runtime: Literal["onnxruntime", "openvino", "tensorrt", "vllm"] = "onnxruntime"
     """Runtime that this gateway's Triton was started with; versions must be certified for it.
     CONCH_RUNTIME."""
 
@@ -55,6 +55,17 @@ class GatewaySettings(SharedSettings):
     """Deadline of calls that bring none. CONCH_DEFAULT_DEADLINE_SECONDS."""
     deadline_reserve_seconds: float = Field(default=0.005, ge=0)
     """Held back from a caller's deadline for decoding and the way home. CONCH_DEADLINE_RESERVE_SECONDS."""
+
+    stream_deadline_seconds: float = Field(default=300.0, gt=0)
+    """Deadline of streams (Generate, Chat) that bring none. CONCH_STREAM_DEADLINE_SECONDS."""
+    max_streams: int = Field(default=32, ge=1)
+    """Streams under way at once per version. A generation engine writes as many texts at a time as it has
+    rows and lets the others wait, so this is best some times its rows. CONCH_MAX_STREAMS."""
+    queue_streams: int = Field(default=128, ge=0)
+    """Streams that may wait here per version before callers get RESOURCE_EXHAUSTED. CONCH_QUEUE_STREAMS."""
+    stream_drain_seconds: float = Field(default=60.0, ge=0)
+    """How long streams of a version that is no longer routed may go on before it is unloaded; those left
+    over then end with UNAVAILABLE. CONCH_STREAM_DRAIN_SECONDS."""
 
     token_budget: int = Field(default=1024, ge=1)
     """Padded tokens (rows x length) in one call to Triton; more gains no throughput on CPUs and makes

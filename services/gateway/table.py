@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2
 from conch.v1 import inference_pb2, models_pb2
 from services.errors import BackendUnavailable, NotFound, NotReady, ServiceError
 from services.gateway.routes import Shares
-from services.gateway.warming import ServedVersion
+from services.gateway.served import ServedVersion
 
 log = structlog.get_logger(__name__)
 

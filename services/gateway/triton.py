@@ -37,6 +37,8 @@ _OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
 ]
+# Else an error would be a message in the stream, without its code.
+_ERRORS_AS_STATUS = (("triton_grpc_error", "true"),)
 # What a Triton says with other statuses when it, or a backend process of its, is going down.
 _GOING = ("Stub process", "RST_STREAM", "Server is stopping", "exiting", "unexpected shutdown")
 
@@ -52,7 +54,7 @@ class Triton:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._address = address
-        self._ids = (f"conch-{os.getpid()}-{n}" for n in itertools.count(1))
+        self._ids = itertools.count(1)
 
     async def infer(
         self,
@@ -70,16 +72,24 @@ class Triton:
         (microseconds), so that it stays out of Triton's queue too. Raises DeadlineExceeded if it
         passes, TritonError if the outputs are not what was asked for. Cancelling cancels at Triton.
         """
-        request = _infer_request(model, version, inputs, output_names, next(self._ids))
+        request = _infer_request(model, version, inputs, output_names, self.next_id())
         if timeout_seconds is not None:
             timeout_seconds = max(timeout_seconds, 1e-6)
             request.parameters["timeout"].int64_param = max(1, round(timeout_seconds * 1e6))
         try:
             response = await self._stub.ModelInfer(request, timeout=timeout_seconds)
         except grpc.aio.AioRpcError as error:
-            raise _meaning(error, f"{model}@{version}") from error
+            raise meaning(error, f"{model}@{version}") from error
         num_rows = next(iter(inputs.values())).shape[0]
         return {name: _tensor(response, name, num_rows) for name in output_names}
+
+    def open_stream(self, *, timeout_seconds: float | None) -> Any:
+        """Returns a new ModelStreamInfer call; its errors are gRPC statuses, which end it."""
+        return self._stub.ModelStreamInfer(timeout=timeout_seconds, metadata=_ERRORS_AS_STATUS)
+
+    def next_id(self) -> str:
+        """Returns the id of one more request of this process."""
+        return f"conch-{os.getpid()}-{next(self._ids)}"
 
     async def ready(self) -> bool:
         """Returns whether Triton answers; never raises.
@@ -142,7 +152,7 @@ class Triton:
         except grpc.aio.AioRpcError as error:
             if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
                 raise NotFound(f"{model}: {error.details()}", reason="MODEL_NOT_LOADED") from error
-            raise _meaning(error, model) from error
+            raise meaning(error, model) from error
 
 
 def _infer_request(
@@ -180,8 +190,8 @@ def _array(output: Any, raw: bytes, num_rows: int) -> Array:
     return array.astype(np.float32) if dtype in (np.float16, np.float64) else array
 
 
-def _meaning(error: grpc.aio.AioRpcError, subject: str) -> Exception:
-    """Returns what a failed call means to our caller."""
+def meaning(error: grpc.aio.AioRpcError, subject: str) -> Exception:
+    """Returns what a failed call about `subject` ("sentiment@3") means to our caller."""
     code, words = error.code(), error.details() or ""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED or "timeout expired" in words:
         return DeadlineExceeded(

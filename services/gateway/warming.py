@@ -16,12 +16,15 @@ from conch.v1 import inference_pb2, job_pb2, models_pb2
 from services.errors import BackendUnavailable, NotFound, NotReady, ServiceError
 from services.gateway import proving
 from services.gateway.batching import Batcher, BatchLimits, BatchObserver, Infer
+from services.gateway.served import ServedVersion
 from services.gateway.settings import GatewaySettings
 from services.gateway.shapes import Shapes
+from services.gateway.streams import StreamLimits, StreamObserver, Streams
 from services.gateway.triton import Triton
+from services.gateway.triton_streams import INPUTS, OUTPUTS, TritonWriter
 from services.repository import certificates
 from services.targets import runtime_name, runtime_of
-from services.tasks import Facts, Task, find_task
+from services.tasks import Architecture, Facts, Task, find_task
 from services.tasks.encoding import Encoder
 from services.tasks.tensors import Array
 
@@ -30,23 +33,14 @@ log = structlog.get_logger(__name__)
 _PROOF_SECONDS = 120.0
 
 
-@dataclass(frozen=True, eq=False)
-class ServedVersion:
-    """A proven version: all that answering a call needs."""
-
-    version: models_pb2.Version
-    task: Task
-    facts: Facts
-    encoder: Encoder
-    served_by: inference_pb2.ServedBy
-    batcher: Batcher
-
-
-class BatchMetrics(Protocol):
-    """Where a version's batches are counted."""
+class VersionMetrics(Protocol):
+    """Where a version's batches and streams are counted."""
 
     def batches(self, model: str, version: int) -> BatchObserver:
-        """Returns the observer of one version."""
+        """Returns the observer of one version's batches."""
+
+    def stream_gauges(self, model: str, version: int) -> StreamObserver:
+        """Returns the observer of one version's streams."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class Warming:
 
     settings: GatewaySettings
     triton: Triton
-    metrics: BatchMetrics | None
+    metrics: VersionMetrics | None
     on_lost: Callable[[], None]
 
     async def bring_up(self, version: models_pb2.Version) -> ServedVersion:
@@ -68,7 +62,8 @@ class Warming:
         folder = self.settings.resolved_staged() / version.model / str(version.version)
         encoder = await asyncio.to_thread(_read_encoder, folder, version)
         try:
-            infer, runtime = await self._infer(version, task), await self._runtime(version, task)
+            runtime = await self._runtime(version, task)
+            batcher, streams = await self._ways(version, task, encoder, runtime)
         except NotFound as error:
             raise BackendUnavailable(
                 "Triton lost it while it came up", reason="TRITON_UNAVAILABLE"
@@ -79,7 +74,8 @@ class Warming:
             facts=Facts.of(version.manifest.checkpoint),
             encoder=encoder,
             served_by=_served_by(version, verdict, runtime),
-            batcher=self._batcher(version, infer, encoder, runtime),
+            batcher=batcher,
+            streams=streams,
         )
         await self._prove(served, folder, verdict)
         return served
@@ -103,6 +99,25 @@ class Warming:
                 reason="OTHER_RUNTIME",
             )
         return form.runtime
+
+    async def _ways(
+        self, version: models_pb2.Version, task: Task, encoder: Encoder, runtime: job_pb2.Runtime.ValueType
+    ) -> tuple[Batcher | None, Streams | None]:
+        if task.architecture is Architecture.DECODER:
+            return None, await self._streams(version)
+        return self._batcher(version, await self._infer(version, task), encoder, runtime), None
+
+    async def _streams(self, version: models_pb2.Version) -> Streams:
+        model, number = version.model, version.version
+        metadata = await self.triton.metadata(model, number)
+        _taken(INPUTS, [t.name for t in metadata.inputs], "does not take the inputs")
+        _taken(OUTPUTS, [t.name for t in metadata.outputs], "does not give the outputs")
+        return Streams(
+            TritonWriter(self.triton, model, number, self.on_lost),
+            limits=StreamLimits.of(self.settings),
+            subject=f"{model}@{number}",
+            observe=self.metrics.stream_gauges(model, number) if self.metrics else None,
+        )
 
     async def _infer(self, version: models_pb2.Version, task: Task) -> Infer:
         metadata = await self.triton.metadata(version.model, version.version)
@@ -145,15 +160,7 @@ class Warming:
         golden = await asyncio.to_thread(proving.read_golden, folder)
         try:
             async with asyncio.timeout(_PROOF_SECONDS):
-                await served.batcher.warm(self.settings.warm_seconds)
-                figures = await proving.prove(
-                    golden,
-                    task=served.task,
-                    facts=served.facts,
-                    encoder=served.encoder,
-                    batcher=served.batcher,
-                    verdict=verdict,
-                )
+                figures = await self._figures(served, golden, verdict)
             seconds = round(time.monotonic() - started, 3)
             facts = {name: round(value, 6) for name, value in figures.items()}
             log.info(
@@ -175,6 +182,21 @@ class Warming:
                 f"it did not prove itself: its golden examples were not answered: {error}",
                 reason="NOT_PROVEN",
             ) from error
+
+    async def _figures(
+        self,
+        served: ServedVersion,
+        golden: Sequence[models_pb2.GoldenExample],
+        verdict: job_pb2.Verdict | None,
+    ) -> dict[str, float]:
+        task, encoder = served.task, served.encoder
+        if served.streams:
+            return await proving.prove_texts(golden, task=task, streams=served.streams, verdict=verdict)
+        assert served.batcher, "what has no streams has a batcher"
+        await served.batcher.warm(self.settings.warm_seconds)
+        return await proving.prove(
+            golden, task=task, facts=served.facts, encoder=encoder, batcher=served.batcher, verdict=verdict
+        )
 
 
 def _read_encoder(folder: Path, version: models_pb2.Version) -> Encoder:

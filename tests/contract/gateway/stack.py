@@ -22,6 +22,7 @@ from services.gateway.routing import Routing
 from services.gateway.servicer import inference_servicer
 from services.gateway.serving import Serving
 from services.gateway.settings import GatewaySettings
+from services.gateway.streaming import Streaming
 from services.gateway.triton import Triton
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -97,7 +98,8 @@ async def gateway(
     )
     models = ModelServicer(routing, repository_uri=settings.resolved_repository_uri())
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(
-        inference_servicer(Answering(serving, settings, metrics)), ours.grpc
+        inference_servicer(Answering(serving, settings, metrics), Streaming(serving, settings, metrics)),
+        ours.grpc,
     )
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, ours.grpc)
     port = await ours.start("127.0.0.1:0")
