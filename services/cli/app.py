@@ -10,10 +10,14 @@ from services.cli import jobs, models
 from services.cli.classify import classify
 from services.cli.create import convert, train
 from services.cli.doctor import doctor
+from services.cli.embedding import embed, rank
+from services.cli.rewriting import summarize, translate
 from services.cli.routes import rollback, route
 from services.cli.ship import ship
+from services.cli.spans import answer, extract
 from services.cli.status import status
 from services.cli.up import down, up
+from services.cli.writing import chat, generate
 
 Verb = Callable[..., Any]
 
@@ -26,7 +30,12 @@ _HELP = """Labelled text to a typed gRPC answer.
     [bold]conch classify "A film that I will not forget."[/bold]: ask
 """
 _CODES = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 wrong state, 5 try again, 130 Ctrl-C."
-_SERVICES, _MAKING, _SERVING = "The services of this machine", "Making versions", "Serving them"
+_SERVICES, _MAKING, _SERVING, _ASKING = (
+    "The services of this machine",
+    "Making versions",
+    "Serving them",
+    "Asking them",
+)
 
 app = typer.Typer(
     name="conch",
@@ -65,5 +74,6 @@ _add_group(
     jobs.jobs,
     {"list": jobs.list_jobs, "get": jobs.get, "cancel": jobs.cancel, "delete": jobs.delete},
 )
-_add(_SERVING, classify, route, rollback)
+_add(_SERVING, route, rollback)
 _add_group(_SERVING, "models", models.models, {"list": models.list_models, "show": models.show})
+_add(_ASKING, classify, extract, answer, embed, rank, translate, summarize, generate, chat)

@@ -5,6 +5,7 @@ Knows rich and proto-JSON; knows nothing about verbs.
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +38,26 @@ def print_result(content: Message | dict[str, Any], *, as_json: bool, view: Rend
         print_json(content)
     else:
         _console(stderr=False).print(view)
+
+
+def print_lines(values: Iterable[object]) -> None:
+    """Prints each value as JSON on a line of stdout."""
+    for value in values:
+        sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def print_texts(texts: Iterable[str]) -> None:
+    """Prints texts as they are, each on lines of its own; nothing is wrapped or marked up."""
+    for text in texts:
+        sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def print_piece(text: str) -> None:
+    """Prints a part of a line, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def remark(text: str) -> None:

@@ -23,6 +23,13 @@ _SERVICE_CONFIG = {
         {"name": [{}], "timeout": "30s"},
         # Loads, warms and proves every version of the route before it returns.
         {"name": [_method("ModelService", "SetRoute")], "timeout": "600s"},
+        # Written token by token, on a CPU by few each second.
+        {
+            "name": [
+                _method("InferenceService", rpc) for rpc in ("Translate", "Summarize", "Generate", "Chat")
+            ],
+            "timeout": "600s",
+        },
         # A stream lives as long as its job.
         {
             "name": [

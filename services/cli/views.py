@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from conch.errors import from_status
-from conch.v1 import inference_pb2, job_pb2, models_pb2
+from conch.v1 import job_pb2, models_pb2, tasks_pb2
 from services.cli.failures import describe
 from services.cli.job_kinds import Job
 from services.targets import precision_name, runtime_name, target_name
@@ -121,10 +122,18 @@ def version(found: models_pb2.Version) -> RenderableType:
     rows.add_row("digest", found.digest)
     rows.add_row("task", checkpoint.task)
     rows.add_row("labels", ", ".join(checkpoint.labels))
+    rows.add_row("task's own", _choices(checkpoint.task_spec))
     rows.add_row("trained", f"{checkpoint.training_job} from {checkpoint.base_model}")
     rows.add_row("held out", metrics(checkpoint.evaluation))
     rows.add_row("converted", f"{manifest.conversion_job} from {manifest.checkpoint_uri}")
     return Group(rows, "", verdicts(found.certificate.verdicts))
+
+
+def _choices(spec: tasks_pb2.TaskSpec) -> str:
+    """Returns what only the task knows, without the labels."""
+    kind = spec.WhichOneof("kind")
+    chosen = json_format.MessageToDict(getattr(spec, kind), preserving_proto_field_name=True) if kind else {}
+    return " ".join(f"{name}={value}" for name, value in chosen.items() if name != "labels")
 
 
 def route(found: models_pb2.Route) -> str:
@@ -149,29 +158,6 @@ def changes(found: Iterable[models_pb2.RouteChange]) -> RenderableType:
         before, after = route(c.before), route(c.after)
         lines.add_row(str(c.sequence), when(c.time), c.after.model, before, after, c.actor, c.reason)
     return lines
-
-
-def classifications(texts: Sequence[str], answer: inference_pb2.ClassifyResponse) -> RenderableType:
-    """Returns one line a text with its labels, then who answered and how long it took."""
-    lines = table("label", "score", "others", "text")
-    for text, row in zip(texts, answer.classifications, strict=True):
-        best, *others = row.labels
-        rest = " ".join(f"{o.label} {o.score:.3f}" for o in others)
-        cut = f" [cut: {row.tokens.num_tokens} tokens read]"
-        shown = shorten(text) + (cut if row.tokens.truncated else "")
-        lines.add_row(best.label, f"{best.score:.3f}", rest, Text(shown))
-    return Group(lines, served_by(answer))
-
-
-def served_by(answer: inference_pb2.ClassifyResponse) -> str:
-    """Returns who answered, in which precision, and how long it took."""
-    by = answer.served_by
-    uncertified = " UNCERTIFIED" if by.uncertified else ""
-    milliseconds = answer.timings.total.ToMicroseconds() / 1000
-    return (
-        f"served by {by.model}@{by.version} {target_name(by.runtime, by.precision)}"
-        f" digest {by.artifact_digest[:12]}{uncertified} in {milliseconds:.1f} ms"
-    )
 
 
 def when(time: Timestamp) -> str:

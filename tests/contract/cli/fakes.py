@@ -8,13 +8,11 @@ from typing import Any
 import grpc
 from google.protobuf import timestamp_pb2
 
-from conch.errors import AlreadyExists, ConchError, FieldViolation, InvalidArgument, NotFound
-from conch.testing import to_status
+from conch.errors import AlreadyExists, ConchError, NotFound
+from conch.testing import FakeGateway, to_status
 from conch.v1 import (
     conversion_pb2,
     conversion_pb2_grpc,
-    inference_pb2,
-    inference_pb2_grpc,
     job_pb2,
     models_pb2,
     models_pb2_grpc,
@@ -107,7 +105,7 @@ class FakeJobs:
 
 
 class FakeServices:
-    """All services on one port; `training`, `conversion`, `routes` and `ledger` can be read and scripted."""
+    """All services on one port; jobs, routes, ledger and `gateway` can be read and scripted."""
 
     def __init__(self) -> None:
         self.training = FakeJobs(training_pb2.TrainingJob)
@@ -125,7 +123,8 @@ class FakeServices:
         )
         self.routes: dict[str, models_pb2.Route] = {}
         self.ledger: list[models_pb2.RouteChange] = []
-        self.asked: list[inference_pb2.ClassifyRequest] = []
+        self.tasks = {"sentiment": "text-classification"}
+        self.gateway = FakeGateway()
         self.error: ConchError | None = None
         self._server = grpc.server(ThreadPoolExecutor(16), interceptors=[_Errors()])
         training_pb2_grpc.add_TrainingServiceServicer_to_server(_Training(self.training), self._server)
@@ -133,12 +132,13 @@ class FakeServices:
             _Conversion(self.conversion), self._server
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(_Models(self), self._server)
-        inference_pb2_grpc.add_InferenceServiceServicer_to_server(_Inference(self), self._server)
+        self.gateway.add_to(self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
     def close(self) -> None:
         self.training.hold.set()
+        self.gateway.close()
         self._server.stop(grace=0)
 
     def set_route(self, request: models_pb2.SetRouteRequest) -> models_pb2.RouteChange:
@@ -228,13 +228,17 @@ class _Models(models_pb2_grpc.ModelServiceServicer):
         self._fake = fake
 
     def ListModels(self, request, context):
-        model = models_pb2.Model(name="sentiment", task="text-classification", versions=[3, 2])
-        if route := self._fake.routes.get("sentiment"):
-            model.route.CopyFrom(route)
-        return models_pb2.ListModelsResponse(models=[model])
+        models = [self._model(name, task) for name, task in self._fake.tasks.items()]
+        return models_pb2.ListModelsResponse(models=models)
 
     def GetModel(self, request, context):
         return models_pb2.GetModelResponse(model=self.ListModels(request, context).models[0])
+
+    def _model(self, name, task):
+        model = models_pb2.Model(name=name, task=task, versions=[3, 2])
+        if route := self._fake.routes.get(name):
+            model.route.CopyFrom(route)
+        return model
 
     def GetVersion(self, request, context):
         version = models_pb2.Version(
@@ -256,25 +260,6 @@ class _Models(models_pb2_grpc.ModelServiceServicer):
 
     def ListRouteChanges(self, request, context):
         return models_pb2.ListRouteChangesResponse(changes=self._fake.ledger)
-
-
-class _Inference(inference_pb2_grpc.InferenceServiceServicer):
-    def __init__(self, fake: FakeServices) -> None:
-        self._fake = fake
-
-    def Classify(self, request, context):
-        self._fake.asked.append(request)
-        if self._fake.error:
-            raise self._fake.error
-        empty = [FieldViolation(f"texts[{i}]", "is empty") for i, t in enumerate(request.texts) if not t]
-        if empty:
-            raise InvalidArgument("texts[0]: is empty", reason="EMPTY_TEXT", field_violations=tuple(empty))
-        labels = [
-            inference_pb2.LabelScore(label="positive", score=0.9),
-            inference_pb2.LabelScore(label="negative", score=0.1),
-        ]
-        row = inference_pb2.Classification(labels=labels)
-        return inference_pb2.ClassifyResponse(classifications=[row] * len(request.texts))
 
 
 def _page(fake: FakeJobs, request: Any) -> Sequence[Any]:

@@ -1,11 +1,7 @@
-"""models, route, rollback and classify against services that follow a script."""
-
-import io
-from pathlib import Path
+"""models, route and rollback against services that follow a script."""
 
 import pytest
 
-from conch.errors import ResourceExhausted
 from tests.contract.cli.conftest import Conch
 from tests.contract.cli.fakes import FakeServices
 
@@ -59,59 +55,6 @@ def test_rollback_goes_one_further_back_each_time(conch: Conch, services: FakeSe
     assert "2=100 -> 1=100" in conch("rollback", "sentiment").stdout
     ran = conch("rollback", "sentiment")
     assert (ran.code, ran.stderr) == (4, "conch: model sentiment has no earlier route to go back to\n")
-
-
-def test_classify_prints_labels_for_people_and_the_message_for_programs(conch: Conch) -> None:
-    assert "positive" in conch("classify", "great", "--model", "sentiment").stdout
-    (answer,) = conch("classify", "great", "dull", "-m", "sentiment", "--json").lines
-    assert answer["classifications"][1]["labels"][0] == {"label": "positive", "score": 0.9}
-
-
-def test_classify_asks_the_only_routed_model(conch: Conch, services: FakeServices) -> None:
-    assert conch("classify", "great").code == 2
-    conch("route", "sentiment", "3")
-    assert conch("classify", "great").code == 0
-    assert services.asked[-1].model == "sentiment"
-
-
-def test_classify_reads_lines_from_a_file_in_batches(
-    conch: Conch, services: FakeServices, tmp_path: Path
-) -> None:
-    texts = [f"text {i}" for i in range(70)]
-    (tmp_path / "texts").write_text("\n".join(texts), encoding="utf-8")
-    ran = conch("classify", "-m", "sentiment", "--file", str(tmp_path / "texts"), "--json")
-    assert [len(line["classifications"]) for line in ran.lines] == [64, 6]
-    assert [t for request in services.asked for t in request.texts] == texts
-
-
-def test_classify_reads_stdin(conch: Conch, services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("schön\n".encode())))
-    assert conch("classify", "-m", "sentiment").code == 0
-    assert list(services.asked[0].texts) == ["schön"]
-
-
-def test_an_empty_line_is_named(conch: Conch, tmp_path: Path) -> None:
-    (tmp_path / "texts").write_text("a\n\nb\n", encoding="utf-8")
-    ran = conch("classify", "-m", "sentiment", "--file", str(tmp_path / "texts"))
-    assert (ran.code, ran.stderr) == (2, "conch: line 2 is empty: every line is one text\n")
-
-
-def test_bytes_that_are_no_utf8_are_refused_readably(conch: Conch, tmp_path: Path) -> None:
-    (tmp_path / "texts").write_bytes(b"\xff\xfe")
-    ran = conch("classify", "-m", "sentiment", "--file", str(tmp_path / "texts"))
-    assert ran.code == 2
-    assert ran.stderr.startswith("conch: cannot read")
-
-
-def test_a_bad_field_is_named_on_one_line(conch: Conch) -> None:
-    ran = conch("classify", "", "-m", "sentiment")
-    assert (ran.code, ran.stdout, ran.stderr) == (2, "", "conch: texts[0]: is empty (EMPTY_TEXT)\n")
-
-
-def test_overload_says_when_to_come_back(conch: Conch, services: FakeServices) -> None:
-    services.error = ResourceExhausted("the queue is full", reason="QUEUE_FULL", retry_after_seconds=2)
-    ran = conch("classify", "a", "-m", "sentiment")
-    assert (ran.code, ran.stderr) == (5, "conch: the queue is full (QUEUE_FULL); try again in 2 s\n")
 
 
 def test_services_that_are_down_are_one_line_with_what_to_type(
