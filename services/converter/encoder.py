@@ -49,7 +49,7 @@ class EncoderRecipe:
         for target in spec.targets:
             stages.begin(f"parity {target_name(target.runtime, target.precision)}")
             yield parity.judge(target, held, folder=folder, limits=spec.limits, check=stages.check)
-        self._warn_of_emulation(stages)
+        warn_of_emulation(spec, stages)
 
     def configs(self, model: str) -> Mapping[str, str]:
         """One config a pool, from the task's TensorSpecs."""
@@ -65,13 +65,16 @@ class EncoderRecipe:
         if any(target.runtime == job_pb2.RUNTIME_OPENVINO for target in self._spec.targets):
             link(portable, files[job_pb2.RUNTIME_OPENVINO])
 
-    def _warn_of_emulation(self, stages: Stages) -> None:
-        if wants(self._spec.targets, job_pb2.PRECISION_BF16) and not runtimes.has_bf16():
-            stages.report.warning(
-                "BF16_NOT_NATIVE",
-                "this CPU has no bf16, so openvino answered in fp32: convert on a CPU like those that serve, "
-                "or the certificate shows less than bf16 loses",
-            )
+
+def warn_of_emulation(spec: conversion_pb2.ConversionSpec, stages: Stages) -> None:
+    """Warns if openvino was to answer in bf16 and this CPU has none."""
+    targets = [(target.runtime, target.precision) for target in spec.targets]
+    if (job_pb2.RUNTIME_OPENVINO, job_pb2.PRECISION_BF16) in targets and not runtimes.has_bf16():
+        stages.report.warning(
+            "BF16_NOT_NATIVE",
+            "this CPU has no bf16, so openvino answered in fp32: convert on a CPU like those that serve, "
+            "or the certificate shows less than bf16 loses",
+        )
 
 
 def link(source: Path, target: Path) -> None:

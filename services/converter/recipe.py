@@ -14,7 +14,10 @@ from services.jobs.reporting import Reporter
 
 
 class Recipe(Protocol):
-    """One checkpoint's conversion; `folder` is the version's, `work` is for what is not published."""
+    """One checkpoint's conversion; `folder` is the version's, `work` is for what is not published.
+
+    `folder` ends as in the repository: <model>/<version>.
+    """
 
     source: Checkpoint
 

@@ -16,6 +16,7 @@ import structlog
 from conch.v1 import conversion_pb2, job_pb2, models_pb2, worker_pb2
 from services.converter import certificate, checkpoint, onnx_export
 from services.converter.checkpoint import Checkpoint
+from services.converter.decoder import DecoderRecipe
 from services.converter.encoder import EncoderRecipe
 from services.converter.recipe import Recipe, Stages
 from services.errors import NotFound, NotReady
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 _RECIPES: dict[Architecture, type[Recipe]] = {
     Architecture.ENCODER: EncoderRecipe,
+    Architecture.DECODER: DecoderRecipe,
 }
 _LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "openvino", "torch", "transformers")
 
@@ -56,7 +58,8 @@ def _convert(order: worker_pb2.WorkOrder, report: Reporter) -> None:
     recipe = kind(checkpoint.load(spec.checkpoint_uri, work / "checkpoint"), spec)
     source = recipe.source
 
-    folder = _emptied(work / "version")
+    # Named as it will lie in the repository.
+    folder = _emptied(work / "repository" / spec.model / str(order.version))
     recipe.build(folder, work, stages)
     for name in ("tokenizer.json", "golden.json"):
         shutil.copyfile(source.folder / name, folder / name)

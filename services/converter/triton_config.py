@@ -20,6 +20,7 @@ from tritonclient.grpc.model_config_pb2 import (
     ModelWarmup,
 )
 
+from services.converter import generation_tensors
 from services.repository import layout
 from services.tasks import Task, TensorSpec
 from services.tasks.forms import Form
@@ -39,6 +40,7 @@ class _Backend:
     batched: bool = True
     warmed: bool = True
     decoupled: bool = False
+    kind: int = ModelInstanceGroup.KIND_CPU
 
 
 # 0 = as many threads as the machine has cores, for both runtimes.
@@ -48,6 +50,12 @@ _BACKENDS: dict[str, _Backend] = {
     "openvino": _Backend(
         {"HINT_BF16": "YES", "INFERENCE_NUM_THREADS": "0", "PERFORMANCE_HINT": "LATENCY"}, batched=False
     ),
+    # cache_size is GB of keys and values for all rows that are written at once.
+    "openvino_generation": _Backend(
+        {"max_num_seqs": "16", "cache_size": "1", "num_threads": "0"}, warmed=False, decoupled=True
+    ),
+    # The engine chooses its devices itself.
+    "vllm": _Backend({}, warmed=False, decoupled=True, kind=ModelInstanceGroup.KIND_MODEL),
 }
 
 # (batch, sequence) of zeros that Triton runs before a version counts as loaded. It faults the weights in
@@ -73,6 +81,10 @@ def config_text(model: str, task: Task, inputs: Sequence[TensorSpec], form: Form
     """Returns the config of `model` for one form in protobuf's text format."""
     backend = _BACKENDS[form.backend]
     config = _base(model, form, backend)
+    if backend.decoupled:
+        config.input.extend(generation_tensors.inputs())
+        config.output.extend(generation_tensors.outputs())
+        return _text(config)
     batched = backend.batched
     if batched:
         config.max_batch_size = MAX_BATCH_SIZE
@@ -89,6 +101,10 @@ def config_text(model: str, task: Task, inputs: Sequence[TensorSpec], form: Form
         config.model_warmup.extend(
             _warmup(batch, sequence, inputs, batched=batched) for batch, sequence in _WARMUP_SHAPES
         )
+    return _text(config)
+
+
+def _text(config: ModelConfig) -> str:
     return _HEADER + text_format.MessageToString(config, as_utf8=True)
 
 
@@ -98,7 +114,7 @@ def _base(model: str, form: Form, backend: _Backend) -> ModelConfig:
         backend=form.backend,
         default_model_filename=form.file,
         version_policy=ModelVersionPolicy(all=ModelVersionPolicy.All()),
-        instance_group=[ModelInstanceGroup(count=1, kind=ModelInstanceGroup.KIND_CPU)],
+        instance_group=[ModelInstanceGroup(count=1, kind=backend.kind)],
         parameters={key: ModelParameter(string_value=value) for key, value in backend.parameters.items()},
     )
     if backend.decoupled:

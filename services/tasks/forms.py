@@ -60,7 +60,7 @@ ENCODER_DECODER_FORMS = (
 DECODER_FORMS = (
     Form(
         job_pb2.RUNTIME_OPENVINO,
-        backend="openvino_genai",
+        backend="openvino_generation",
         file="openvino/openvino_model.xml",
         precisions=(job_pb2.PRECISION_FP32, job_pb2.PRECISION_BF16, job_pb2.PRECISION_INT8),
         pools=(job_pb2.RUNTIME_ONNXRUNTIME, job_pb2.RUNTIME_OPENVINO),

@@ -18,6 +18,8 @@ from services.tasks.tensors import Answer, FloatArray
 
 NUM_TOP = 16
 """Logits that are compared of each token: what lies deeper is never written."""
+NUM_WRITTEN = 32
+"""Tokens of a golden text, at most."""
 _HIGHEST_LOSS = 80.0
 """exp of more is no number that anybody can print."""
 

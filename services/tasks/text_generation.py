@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from jinja2 import TemplateError
 
-from conch.v1 import job_pb2, tasks_pb2
-from services.errors import Violation
+from conch.v1 import job_pb2, tasks_pb2, training_pb2
+from services.errors import InvalidRequest, Violation
 from services.tasks import next_tokens, written
 from services.tasks.base import Architecture, Column, LowRank, SpecialTokens, Task
 from services.tasks.chat_template import Chat, compiled
@@ -72,6 +72,10 @@ class TextGeneration(Task):
         Column("completion", ("completion", "response", "output"), required=False),
         Column("messages", ("messages", "conversation", "conversations"), required=False),
     )
+    column_sets: ClassVar[tuple[tuple[str, ...], ...]] = (("text",), ("prompt", "completion"), ("messages",))
+    formats: ClassVar[Mapping[str, training_pb2.Dataset.Format.ValueType]] = {
+        ".txt": training_pb2.Dataset.FORMAT_TEXT
+    }
     best_metric: ClassVar[str] = "perplexity"
     greater_is_better: ClassVar[bool] = False
     rates: ClassVar[frozenset[str]] = frozenset({"text_mismatch_rate"})
@@ -114,6 +118,10 @@ class TextGeneration(Task):
 
     def with_special_tokens(self, facts: Facts, special: SpecialTokens) -> Facts:
         """Adds the tokens that begin and end a text, and the tokenizer's chat template if none is there."""
+        if not special.eos_token:
+            raise InvalidRequest.field(
+                "spec.base_model", "its tokenizer has no token that ends a text", reason="NO_EOS_TOKEN"
+            )
         full = tasks_pb2.TaskSpec()
         full.CopyFrom(facts.spec)
         own = full.text_generation

@@ -8,6 +8,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,7 +46,7 @@ class Broken:
 class Table:
     """A file's columns, and its rows with their numbers: from 1, headers not counted.
 
-    Lines are counted where rows are lines (JSONL) or begin with one (CoNLL).
+    Lines are counted where rows are lines (JSONL) or begin with one (CoNLL, text).
     """
 
     columns: list[str]
@@ -77,6 +78,8 @@ def read_table(path: Path, *, uri: str, file_format: int, field: str) -> Table:
     if (articles := _articles(path, uri, file_format, field)) is not None:
         return _read_squad(articles)
     read: Callable[[TextIO], Table] = _read_jsonl
+    if file_format == training_pb2.Dataset.FORMAT_TEXT:
+        read = _read_text
     if file_format == training_pb2.Dataset.FORMAT_CONLL:
         read = _read_conll
     if file_format == training_pb2.Dataset.FORMAT_CSV:
@@ -100,6 +103,16 @@ def _read_jsonl(file: TextIO) -> Table:
         if isinstance(row, dict):
             columns.update(dict.fromkeys(row))
     return Table(list(columns), rows)
+
+
+def _read_text(file: TextIO) -> Table:
+    """Returns the documents of a plain text: what stands between empty lines."""
+    lines = [(number, line) for number, line in enumerate(file, start=1)]
+    blocks = (list(block) for full, block in groupby(lines, key=lambda line: bool(line[1].strip())) if full)
+    rows: list[tuple[int, Row | Broken]] = [
+        (block[0][0], {"text": "".join(line for _, line in block).strip()}) for block in blocks
+    ]
+    return Table(["text"], rows)
 
 
 def _json_row(line: str) -> Row | Broken:

@@ -11,11 +11,12 @@ from conch.v1 import models_pb2
 from services.tasks import Example, Facts
 from services.tasks.chat_template import Chat
 from services.tasks.encoding import Encoder
+from services.tasks.next_tokens import NUM_WRITTEN
 from services.tasks.text_generation import chat_of
 from services.token_scores import ends_of, write_greedily
 
 NUM_GOLDEN = 16
-_PROMPT_TOKENS, _WRITTEN_TOKENS = 48, 32
+_PROMPT_TOKENS = 48
 
 
 def golden_texts(
@@ -27,7 +28,7 @@ def golden_texts(
     ends, found = ends_of(model, eos), models_pb2.GoldenExamples()
     for prompt in _prompts(examples, encoder, chat):
         ids = encoder.ids(prompt, add_special_tokens=True)
-        written = write_greedily(model, ids, most=_WRITTEN_TOKENS, ends=ends)
+        written = write_greedily(model, ids, most=NUM_WRITTEN, ends=ends)
         found.examples.add(text=prompt, generated=encoder.decode(written))
         if len(found.examples) == NUM_GOLDEN:
             break
@@ -44,7 +45,7 @@ def _prompts(examples: Iterable[Example], encoder: Encoder, chat: Chat) -> Itera
         is_conversation = isinstance(example.target, list)
         prompt = chat.prompt(example.target[:-1]) if is_conversation else _beginning(example, encoder)
         room = encoder.max_length - encoder.count(prompt)
-        if prompt not in seen and room >= (_WRITTEN_TOKENS if is_conversation else 1):
+        if prompt not in seen and room >= (NUM_WRITTEN if is_conversation else 1):
             seen.add(prompt)
             yield prompt
 
