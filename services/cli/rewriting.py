@@ -15,7 +15,7 @@ from services.cli import answers_views, output
 from services.cli.asking import File, Model, Texts, Version, asked_model, batches, read, several
 from services.cli.options import takes
 from services.cli.output import AsJson
-from services.cli.specs import Option
+from services.cli.specs import Option, Whole
 from services.cli.stubs import connect
 
 _SEARCH = "Search"
@@ -27,14 +27,14 @@ _BATCH = 16
 class SearchOptions:
     """How sequences are searched for; 0 and unset mean the model's own."""
 
-    num_beams: Annotated[int, Option(help="Beams; 1 = greedy.", rich_help_panel=_SEARCH)] = 0
-    max_new_tokens: Annotated[int, Option(help="Most tokens of an answer.", rich_help_panel=_SEARCH)] = 0
-    min_new_tokens: Annotated[int, Option(help="Fewest tokens of an answer.", rich_help_panel=_SEARCH)] = 0
+    num_beams: Annotated[int, Whole(help="Beams; 1 = greedy.", rich_help_panel=_SEARCH)] = 0
+    max_new_tokens: Annotated[int, Whole(help="Most tokens of an answer.", rich_help_panel=_SEARCH)] = 0
+    min_new_tokens: Annotated[int, Whole(help="Fewest tokens of an answer.", rich_help_panel=_SEARCH)] = 0
     length_penalty: Annotated[
         float | None, Option(help="Above 1 favours long answers; for beams.", rich_help_panel=_SEARCH)
     ] = None
     no_repeat_ngram_size: Annotated[
-        int, Option(help="No so many tokens in a row occur twice.", rich_help_panel=_SEARCH)
+        int, Whole(help="No so many tokens in a row occur twice.", rich_help_panel=_SEARCH)
     ] = 0
 
     def message(self) -> inference_pb2.SearchOptions:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from conch.requests import sampling_options
 from conch.v1 import inference_pb2
 from services.cli.asking import read
-from services.cli.specs import Option
+from services.cli.specs import Option, Whole
 
 _PANEL = "Sampling"
 
@@ -22,9 +22,7 @@ class Sampling:
     temperature: Annotated[
         float | None, Option("--temperature", "-t", help="0 = greedy. Default 1.", rich_help_panel=_PANEL)
     ] = None
-    top_k: Annotated[
-        int, Option(help="Only the k most probable tokens; 0 = all.", rich_help_panel=_PANEL)
-    ] = 0
+    top_k: Annotated[int, Whole(help="Only the k most probable tokens; 0 = all.", rich_help_panel=_PANEL)] = 0
     top_p: Annotated[
         float | None,
         Option(help="Only the most probable that together reach it. Default 1.", rich_help_panel=_PANEL),
@@ -38,20 +36,26 @@ class Sampling:
         Option(help="Above 1 makes what occurred less probable. Default 1.", rich_help_panel=_PANEL),
     ] = None
     seed: Annotated[
-        int | None, Option(help="Same seed, same text. Default: a random one.", rich_help_panel=_PANEL)
+        int | None,
+        Option(
+            min=0,
+            max=(1 << 64) - 1,
+            help="Same seed, same text. Default: a random one.",
+            rich_help_panel=_PANEL,
+        ),
     ] = None
     stop: Annotated[
         list[str] | None, Option(help="A string that ends the text, repeated.", rich_help_panel=_PANEL)
     ] = None
     max_tokens: Annotated[
-        int | None, Option("--max-tokens", "-n", help="Most tokens. Default 256.", rich_help_panel=_PANEL)
+        int | None, Whole("--max-tokens", "-n", help="Most tokens. Default 256.", rich_help_panel=_PANEL)
     ] = None
     min_tokens: Annotated[
-        int, Option(help="Fewest tokens before the model may end. Default 0.", rich_help_panel=_PANEL)
+        int, Whole(help="Fewest tokens before the model may end. Default 0.", rich_help_panel=_PANEL)
     ] = 0
     logprobs: Annotated[
         int | None,
-        Option(help="Show each token's probability, and of so many others.", rich_help_panel=_PANEL),
+        Whole(help="Show each token's probability, and of so many others.", rich_help_panel=_PANEL),
     ] = None
     schema: Annotated[
         Path | None,

@@ -12,6 +12,7 @@ from services.cli import answers_views, output
 from services.cli.asking import BATCH, File, Model, Texts, Version, ask, asked_model, several, whole
 from services.cli.failures import USAGE, CliError
 from services.cli.output import AsJson
+from services.cli.specs import Whole
 from services.cli.stubs import connect
 
 
@@ -74,12 +75,8 @@ def answer(
     ] = None,
     model: Model = "",
     version: Version = 0,
-    top_k: Annotated[
-        int, typer.Option(help="Answers wanted for each question. Default 1.", show_default=False)
-    ] = 0,
-    max_answer_tokens: Annotated[
-        int, typer.Option(help="Longest answer. Default: the model's.", show_default=False)
-    ] = 0,
+    top_k: Annotated[int, Whole(help="Answers wanted for each question. Default 1.")] = 0,
+    max_answer_tokens: Annotated[int, Whole(help="Longest answer. Default: the model's.")] = 0,
     no_answer_threshold: Annotated[
         float | None,
         typer.Option(help='From this probability on "there is none" is the answer. Default: never.'),

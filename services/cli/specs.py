@@ -14,6 +14,8 @@ from services.cli.failures import USAGE, CliError
 
 # What stands for "not given" (0, empty) is no default to show: the service has its own, told in the help.
 Option = partial(typer.Option, show_default=False)
+# Numbers that the contract has as uint32.
+Whole = partial(Option, min=0, max=(1 << 32) - 1)
 PRECISIONS: dict[str, job_pb2.Precision.ValueType] = {
     "": job_pb2.PRECISION_UNSPECIFIED,
     "fp32": job_pb2.PRECISION_FP32,

@@ -227,3 +227,9 @@ def test_summarize_reads_documents_whole(conch: Conch, services: FakeServices, t
     ran = conch("summarize", "Typed.", "-m", "s", "--document", str(tmp_path / "article"), "--json")
     assert [row["text"] for row in ran.lines[0]["summaries"]] == ["Typed.", "One."]
     assert list(asked(services)[0].texts) == ["Typed.", "One.\n\nTwo."]
+
+
+@pytest.mark.parametrize("option", ["--num-beams", "--max-new-tokens"])
+def test_a_number_that_cannot_be_sent_is_usage(conch: Conch, option: str) -> None:
+    ran = conch("translate", "a", "-m", "t", option, "-1")
+    assert (ran.code, ran.stderr.count(option)) == (2, 1)
