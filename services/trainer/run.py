@@ -51,7 +51,7 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> training_pb2.TrainingR
     report.stage("model", 2, _NUM_STAGES)
     source = base_model.locate(spec.base_model, work / "base")
     encoder, facts = _encoder(source, spec, task, splits.facts, work / "tokenizer", report)
-    splits = replace(splits, facts=facts)
+    splits = replace(splits, facts=facts, train=[] if spec.hyperparameters.evaluate_only else splits.train)
     model = _model(source, task, splits.facts, spec.hyperparameters, report)
     plan = _plan(model, task, splits, encoder, spec, work / "checkpoints", report)
     _stop_if_cancelled(report)
