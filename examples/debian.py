@@ -6,6 +6,7 @@ apt reads the machine's own sources and writes into CONCH_HOME/cache alone. Conc
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -17,16 +18,17 @@ from examples.assets import cache_folder
 _STANZA = re.compile(r"^Description-md5: (\w+)\nDescription-[\w-]+: (.*)\n((?: .*\n?)*)", re.MULTILINE)
 
 
-def package_searches() -> Path:
-    """Returns JSONL of some 50,000 pairs: query (a package's one-line synopsis), passage (its description).
+def package_searches(num_pairs: int = 12_000) -> Path:
+    """Returns JSONL of pairs: query (a package's one-line synopsis), passage (its description).
 
-    No query and no passage stands there twice.
+    A sample of the some 60,000 that there are; no query and no passage stands there twice.
     """
-    path = cache_folder() / "debian-package-searches.jsonl"
+    path = cache_folder() / f"debian-package-searches-{num_pairs}.jsonl"
     if not path.is_file():
+        pairs = sorted(_different(descriptions("en").values()))
         partial = path.with_suffix(f".{os.getpid()}")
         with partial.open("w", encoding="utf-8") as file:
-            for query, passage in _different(descriptions("en").values()):
+            for query, passage in random.Random(1).sample(pairs, num_pairs):
                 file.write(json.dumps({"query": query, "passage": passage}, ensure_ascii=False) + "\n")
         partial.rename(path)
     return path
