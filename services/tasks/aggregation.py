@@ -64,6 +64,18 @@ def find_entities(
     scores = _softmax(reading.logits)
     units = _tokens(scores, reading) if how is Aggregation.SIMPLE else _words(scores, reading, how, continues)
     known = _parsed(tuple(tags))
+    found: list[Found] = []
+    for group in _groups(units, known):
+        # Tokens that are parts of one character share its offsets, and may belong to two entities.
+        least = found[-1].end if found else 0
+        entity = _entity(group, text, known, least)
+        if entity.start < entity.end:
+            found.append(entity)
+    return found
+
+
+def _groups(units: Sequence[_Unit], known: Sequence[_Tag]) -> list[list[_Unit]]:
+    """Returns neighbours of one type together, parted where one begins anew."""
     groups: list[list[_Unit]] = []
     open_type = ""
     for unit in units:
@@ -73,8 +85,7 @@ def find_entities(
         elif tag.type:
             groups[-1].append(unit)
         open_type = tag.type
-    found = (_entity(group, text, known) for group in groups)
-    return [entity for entity in found if entity.start < entity.end]
+    return groups
 
 
 @lru_cache(maxsize=64)
@@ -82,8 +93,8 @@ def _parsed(tags: tuple[str, ...]) -> tuple[_Tag, ...]:
     return tuple(_Tag(tag[2:] if tag[1:2] == "-" else "", tag.startswith("B-")) for tag in tags)
 
 
-def _entity(group: Sequence[_Unit], text: str, known: Sequence[_Tag]) -> Found:
-    start, end = group[0].start, group[-1].end
+def _entity(group: Sequence[_Unit], text: str, known: Sequence[_Tag], least: int) -> Found:
+    start, end = max(group[0].start, least), group[-1].end
     # Tokens of some tokenizers begin with the space before their word.
     while start < end and text[start].isspace():
         start += 1

@@ -14,6 +14,7 @@ from services.tasks.encoding import SPECIAL, Tokens
 from services.tasks.tensors import FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
+TagArray = npt.NDArray[np.intp]
 
 OUTSIDE = "O"
 IGNORED = -100
@@ -213,16 +214,25 @@ def _cut(
     start = parts[0][0]
     for i in range(len(parts) - 1):
         shared, after = parts[i][1] - stride, parts[i + 1][0]
-        inside = continuing[logits[i][shared : shared + stride].argmax(axis=1)]
-        inside |= continuing[logits[i + 1][after : after + stride].argmax(axis=1)]
-        cut = _best_cut(inside, least=max(0, start - shared))
+        left = logits[i][shared : shared + stride].argmax(axis=1)
+        right = logits[i + 1][after : after + stride].argmax(axis=1)
+        cut = _best_cut(left, right, continuing, least=max(0, start - shared))
         kept.append((start, shared + cut))
         start = after + cut
     return [*kept, (start, parts[-1][1])]
 
 
-def _best_cut(inside: BoolArray, *, least: int) -> int:
-    """Returns how many shared tokens the left window keeps: about half, and no entity goes on after them."""
-    middle = max(least, len(inside) // 2)
-    places = np.flatnonzero(~inside[least:]) + least
-    return int(places[np.abs(places - middle).argmin()]) if len(places) else middle
+def _best_cut(left: TagArray, right: TagArray, continuing: BoolArray, *, least: int) -> int:
+    """Returns how many shared tokens the left window keeps, given the tags that both windows gave them.
+
+    About half; where neither goes on with an entity; and, if there is such a place, where both agree on
+    the tokens before and after it: at its edge a window may have missed the rest of an entity.
+    """
+    middle = max(least, len(left) // 2)
+    outside = ~(continuing[left] | continuing[right])
+    agreed = left == right
+    agreed[1:] &= agreed[:-1]
+    for places in (outside & agreed, outside):
+        if len(found := np.flatnonzero(places[least:]) + least):
+            return int(found[np.abs(found - middle).argmin()])
+    return middle
