@@ -218,7 +218,7 @@ REFUSED: list[tuple[str, Callable[[Conch], Any]]] = [
     ("sampling.stop[0]", lambda c: c.generate("a", model="m", stop=[""])),
     ("sampling.json_schema", lambda c: c.generate("a", model="m", json_schema="[1]")),
     ("messages", lambda c: c.chat([], model="m")),
-    ("messages", lambda c: c.chat([{"role": "assistant", "content": "a"}], model="m")),
+    ("messages[0].role", lambda c: c.chat([{"role": "assistant", "content": "a"}], model="m")),
     ("messages[0].role", lambda c: c.chat([{"role": "me", "content": "a"}], model="m")),
     ("messages[0].content", lambda c: c.chat([{"role": "user", "content": ""}], model="m")),
 ]

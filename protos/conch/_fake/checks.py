@@ -5,7 +5,7 @@ Knows the contract's ranges; knows nothing about answers or sockets.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from conch.errors import FieldViolation, InvalidArgument
@@ -37,20 +37,27 @@ def refuse_invalid(rpc: str, request: Any) -> None:
 
 def _classify(request: Any) -> _Problems:
     yield from _texts(request, "texts")
-    pairs, labels = request.text_pairs, request.candidate_labels
-    if pairs and len(pairs) != len(request.texts):
+    pairs = request.text_pairs
+    if request.candidate_labels:
+        yield from _with_reason("BAD_CANDIDATE_LABELS", _zero_shot(request))
+    elif pairs and len(pairs) != len(request.texts):
         yield _Problem("text_pairs", f"{len(pairs)} for {len(request.texts)} texts", "PAIRS_MISMATCH")
-    if labels and pairs:
-        yield _Problem("candidate_labels", "cannot be combined with text_pairs", "NOT_TOGETHER")
+
+
+def _zero_shot(request: Any) -> _Problems:
+    labels, template = request.candidate_labels, request.hypothesis_template or "{}"
     yield from _at_most("candidate_labels", labels, 100)
-    template = request.hypothesis_template
-    if template and "{}" not in template:
-        yield _Problem("hypothesis_template", "has no {} for the label", "NO_PLACEHOLDER")
+    if len(set(labels)) < len(labels):
+        yield _Problem("candidate_labels", "labels must differ")
+    if template.count("{}") != 1:
+        yield _Problem("hypothesis_template", "must hold {} once")
+    if request.text_pairs:
+        yield _Problem("text_pairs", "cannot be combined with candidate_labels")
 
 
 def _extract_entities(request: Any) -> _Problems:
     yield from _texts(request, "texts")
-    yield from _range("min_score", request.min_score, 0, 1)
+    yield from _range("min_score", request.min_score, 0, 1, reason="BAD_MIN_SCORE")
 
 
 def _answer_question(request: Any) -> _Problems:
@@ -75,7 +82,7 @@ def _rank(request: Any) -> _Problems:
 
 def _translate(request: Any) -> _Problems:
     yield from _texts(request, "texts")
-    yield from _search(request.options)
+    yield from _with_reason("BAD_SEARCH_OPTIONS", _search(request.options))
 
 
 def _search(options: Any) -> _Problems:
@@ -88,20 +95,24 @@ def _search(options: Any) -> _Problems:
 
 def _generate(request: Any) -> _Problems:
     yield from _text("prompt", request.prompt)
-    yield from _sampling(request.sampling)
+    yield from _with_reason("BAD_SAMPLING", _sampling(request.sampling))
 
 
 def _chat(request: Any) -> _Problems:
     messages = request.messages
     if not 1 <= len(messages) <= 1000:
-        yield _Problem("messages", f"{len(messages)} messages, 1 to 1000 are allowed", "NO_MESSAGES")
+        reason = "TOO_MANY_TEXTS" if messages else "NO_TEXTS"
+        yield _Problem("messages", f"{len(messages)} messages, 1 to 1000 are allowed", reason)
     elif messages[-1].role == "assistant":
-        yield _Problem("messages", "the last message is the assistant's", "NOTHING_TO_ANSWER")
+        last = f"messages[{len(messages) - 1}].role"
+        yield _Problem(last, "the last message must not be the assistant's", "BAD_ROLE")
     for i, message in enumerate(messages):
         if message.role not in _ROLES:
-            yield _Problem(f"messages[{i}].role", f"{message.role!r}, not one of {', '.join(_ROLES)}")
+            yield _Problem(
+                f"messages[{i}].role", f"{message.role!r} is none of {', '.join(_ROLES)}", "BAD_ROLE"
+            )
         yield from _text(f"messages[{i}].content", message.content)
-    yield from _sampling(request.sampling)
+    yield from _with_reason("BAD_SAMPLING", _sampling(request.sampling))
 
 
 def _sampling(options: Any) -> _Problems:
@@ -115,17 +126,27 @@ def _sampling(options: Any) -> _Problems:
     yield from _at_most("sampling.stop", options.stop, 16)
     if options.HasField("max_tokens"):
         yield from _range("sampling.max_tokens", options.max_tokens, 1, 1 << 32)
-        yield from _range("sampling.min_tokens", options.min_tokens, 0, options.max_tokens)
+    if options.max_tokens or not options.HasField("max_tokens"):
+        yield from _range("sampling.min_tokens", options.min_tokens, 0, options.max_tokens or 256)
     yield from _range("sampling.num_logprobs", options.num_logprobs, 0, 20)
     if options.json_schema and not _is_schema(options.json_schema):
-        yield _Problem("sampling.json_schema", "is no JSON object of at most 64 KiB", "INVALID_SCHEMA")
+        yield _Problem("sampling.json_schema", "is no JSON object that says something, of at most 64 KiB")
 
 
 def _is_schema(text: str) -> bool:
     try:
-        return len(text.encode()) <= _MAX_SCHEMA_BYTES and isinstance(json.loads(text), dict)
+        return len(text.encode()) <= _MAX_SCHEMA_BYTES and _says_something(json.loads(text))
     except ValueError:
         return False
+
+
+def _says_something(schema: Any) -> bool:
+    return isinstance(schema, dict) and bool(schema)
+
+
+def _with_reason(reason: str, problems: _Problems) -> _Problems:
+    for problem in problems:
+        yield replace(problem, reason=reason)
 
 
 def _texts(request: Any, field: str) -> _Problems:
@@ -150,9 +171,7 @@ def _text(field: str, text: str) -> _Problems:
 def _at_most(field: str, texts: Sequence[str], most: int) -> _Problems:
     if len(texts) > most:
         yield _Problem(field, f"{len(texts)} given, at most {most} are allowed")
-    for i, text in enumerate(texts):
-        if not text:
-            yield _Problem(f"{field}[{i}]", "is empty", "EMPTY_TEXT")
+    yield from (_Problem(f"{field}[{i}]", "is empty") for i, text in enumerate(texts) if not text)
 
 
 def _range(
@@ -163,11 +182,12 @@ def _range(
     *,
     without_low: bool = False,
     without_high: bool = False,
+    reason: str = "OUT_OF_RANGE",
 ) -> _Problems:
     inside = low <= value <= high  # false for NaN
     if not inside or (without_low and value == low) or (without_high and value == high):
         interval = f"{'(' if without_low else '['}{low:g}, {high:g}{')' if without_high else ']'}"
-        yield _Problem(field, f"is {value:g}, it must be in {interval}")
+        yield _Problem(field, f"is {value:g}, it must be in {interval}", reason)
 
 
 _CHECKS: dict[str, Callable[[Any], _Problems]] = {

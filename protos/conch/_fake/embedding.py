@@ -21,7 +21,7 @@ def embed(request: inference_pb2.EmbedRequest, answers: SetAnswers) -> inference
         found = f"is {request.num_dimensions}, the model has {answers.num_dimensions}"
         violation = FieldViolation("num_dimensions", found)
         message = f"num_dimensions: {found}"
-        raise InvalidArgument(message, reason="OUT_OF_RANGE", field_violations=(violation,))
+        raise InvalidArgument(message, reason="TOO_MANY_DIMENSIONS", field_violations=(violation,))
     rows = []
     for text in request.texts:
         packed, scale = _packed(_numbers(text, answers, request.num_dimensions), request.vector_type)

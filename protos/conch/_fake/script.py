@@ -147,6 +147,9 @@ class Script:
         if self._models is None:
             return int(request.version or 1)
         newest = self._models.get(request.model, 0)
-        if not newest or request.version > newest:
-            raise NotFound(f"no route leads to {request.model}", reason="MODEL_NOT_FOUND")
+        if not newest:
+            raise NotFound(f"no model {request.model!r} is routed here", reason="MODEL_NOT_FOUND")
+        if request.version > newest:
+            message = f"version {request.version} is not part of the route of {request.model}"
+            raise NotFound(message, reason="VERSION_NOT_FOUND")
         return int(request.version or newest)
