@@ -27,9 +27,9 @@ class Bad:
 
 @dataclass(frozen=True)
 class Sample:
-    """`write` makes a data file in a folder; `requests` are by rpc, `model` filled in by the test."""
+    """`write` makes a data file of so many rows in a folder; `requests` are by rpc, their model left out."""
 
-    write: Callable[[Path], Path]
+    write: Callable[[Path, int], Path]
     requests: Mapping[str, Any]
     bad: Bad
     base: str = "tiny_bert"
@@ -43,22 +43,22 @@ def _rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def _opinions(folder: Path) -> Path:
+def _opinions(folder: Path, num_rows: int) -> Path:
     words = {"good": ["fine", "lovely", "great"], "bad": ["dull", "awful", "poor"]}
     dice = random.Random(5)
     return _rows(
         folder / "opinions.jsonl",
         [
             {"text": f"{i} a {dice.choice(words[label])} film {'and more ' * (i % 4)}", "label": label}
-            for i in range(96)
+            for i in range(num_rows)
             for label in (("good", "bad")[i % 2],)
         ],
     )
 
 
-def _travellers(folder: Path) -> Path:
+def _travellers(folder: Path, num_rows: int) -> Path:
     dice, rows = random.Random(6), []
-    for i in range(96):
+    for i in range(num_rows):
         person, city = dice.choice(PEOPLE), dice.choice(CITIES)
         text = f"{i} 🎬 {person} flew to {city} yesterday."
         spans = [
@@ -69,9 +69,9 @@ def _travellers(folder: Path) -> Path:
     return _rows(folder / "travellers.jsonl", rows)
 
 
-def _questions(folder: Path) -> Path:
+def _questions(folder: Path, num_rows: int) -> Path:
     dice, rows = random.Random(7), []
-    for i in range(96):
+    for i in range(num_rows):
         person, city = dice.choice(PEOPLE), dice.choice(CITIES)
         context = f"{i} 🎬 {person} flew to {city} yesterday."
         asked, answer = (("Who flew?", person), ("Where to?", city))[i % 2]
@@ -80,7 +80,7 @@ def _questions(folder: Path) -> Path:
     return _rows(folder / "questions.jsonl", rows)
 
 
-def _pairs(folder: Path) -> Path:
+def _pairs(folder: Path, num_rows: int) -> Path:
     dice = random.Random(8)
     return _rows(
         folder / "pairs.jsonl",
@@ -89,11 +89,27 @@ def _pairs(folder: Path) -> Path:
                 "anchor": f"{i} going to {city}",
                 "positive": f"a trip {i} to {city} by {dice.choice(['sea', 'air'])}",
             }
-            for i in range(96)
+            for i in range(num_rows)
             for city in (dice.choice(CITIES),)
         ],
     )
 
+
+def _signs(folder: Path) -> Path:
+    dice, rows = random.Random(9), list[dict[str, Any]]()
+    for i in range(96):
+        words = [dice.choice(["trip", "city", "fine", "dull", str(i)]) for _ in range(2 + i % 4)]
+        text, shorter = " ".join(words), " ".join(reversed(words))
+        translation = {"translation": {"en": text, "de": shorter}}
+        rows.append(translation if i % 2 else {"text": text, "target": words[0]})
+    return _rows(folder / "signs.jsonl", rows)
+
+
+_T5 = tasks_pb2.Text2TextGenerationSpec(
+    prefix="summarize: ",
+    language_pairs=[tasks_pb2.LanguagePair(source="en", target="de", prefix="translate: ")],
+    max_target_length=12,
+)
 
 SAMPLES: dict[str, Sample] = {
     "text-classification": Sample(
@@ -140,5 +156,21 @@ SAMPLES: dict[str, Sample] = {
             ),
         },
         bad=Bad("Embed", inference_pb2.EmbedRequest(texts=["x"], num_dimensions=33), "num_dimensions"),
+    ),
+    "text2text-generation": Sample(
+        write=_signs,
+        requests={
+            "Translate": inference_pb2.TranslateRequest(
+                texts=["fine trip", "dull 🎬 city"], options=inference_pb2.SearchOptions(num_beams=3)
+            ),
+            "Summarize": inference_pb2.SummarizeRequest(texts=["a fine trip to a dull city " * 20]),
+        },
+        bad=Bad(
+            "Translate",
+            inference_pb2.TranslateRequest(texts=["x"], target_language="fr"),
+            "target_language",
+        ),
+        base="tiny_t5",
+        spec=tasks_pb2.TaskSpec(text2text_generation=_T5),
     ),
 }

@@ -16,6 +16,7 @@ from services.trainer.defaults import with_defaults
 from services.trainer.run import run as train
 from tests.integration.samples import Sample
 
+NUM_ROWS = 96
 QUICK = {
     "num_epochs": 1,
     "learning_rate": 1e-3,
@@ -57,7 +58,7 @@ def ship(task: str, sample: Sample, base: Path, folder: Path, repository: Path) 
     spec = training_pb2.TrainingSpec(
         task=task,
         base_model=str(base),
-        dataset=training_pb2.Dataset(train_uri=str(sample.write(folder)), validation_fraction=0.4),
+        dataset=training_pb2.Dataset(train_uri=str(sample.write(folder, NUM_ROWS)), validation_fraction=0.4),
         hyperparameters=training_pb2.Hyperparameters(**{**QUICK, **sample.hyperparameters}),
         task_spec=sample.spec,
     )
