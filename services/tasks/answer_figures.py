@@ -54,6 +54,7 @@ def evaluation_of(
     return job_pb2.Evaluation(num_examples=len(encoded), metrics=metrics)
 
 
+@np.errstate(invalid="ignore")  # a broken candidate's numbers are counted, not warned of
 def figures_of(
     encoded: Sequence[Encoded], reference: Sequence[Answer], candidate: Sequence[Answer], max_tokens: int
 ) -> dict[str, float]:

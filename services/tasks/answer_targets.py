@@ -116,4 +116,13 @@ def _positions(window: Tokens, start: int, end: int) -> tuple[int, int]:
     ends = offsets[bisect_left(offsets, end, key=lambda o: o[1])][1]
     first = bisect_left(offsets, begins, key=lambda o: o[0])
     last = bisect_right(offsets, ends, key=lambda o: o[1]) - 1
+    while first < last and _is_empty(offsets[first]):
+        first += 1
+    while first < last and _is_empty(offsets[last]):
+        last -= 1
     return (tokens.start + first, tokens.start + last) if first <= last else NO_ANSWER
+
+
+def _is_empty(offset: tuple[int, int]) -> bool:
+    # Byte-level tokenizers make tokens of spaces that they leave out of offsets.
+    return offset[0] == offset[1]

@@ -185,7 +185,11 @@ def _windows(encoding: Any) -> tuple[Tokens, ...]:
 
 
 def _window(encoding: Any, *, second_type: int | None = None) -> Tokens:
-    sequences = [SPECIAL if s is None else s for s in encoding.sequence_ids]
+    # tokenizers 0.23 forgets which text the tokens of the first one are of where nothing is cut.
+    sequences = [
+        (SPECIAL if special else 0) if s is None else s
+        for s, special in zip(encoding.sequence_ids, encoding.special_tokens_mask, strict=True)
+    ]
     words = [SPECIAL if w is None else w for w in encoding.word_ids]
     types = encoding.type_ids
     if second_type is not None:
