@@ -1,6 +1,7 @@
 """Every unary rpc through both clients: what is asked arrives, what is answered can be used."""
 
 import asyncio
+import inspect
 import math
 import subprocess
 import sys
@@ -229,3 +230,13 @@ def _parsed(kind: Any, text: str) -> Any:
     from google.protobuf import text_format
 
     return text_format.Parse(text, kind())
+
+
+def test_both_clients_have_a_method_for_every_rpc_with_the_same_arguments() -> None:
+    rpcs = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].methods
+    assert [rpc.name for rpc in rpcs] == [*ASKED, "Generate", "Chat"]
+    for name in ("classify", "extract_entities", "answer_questions", "embed", "rank", "translate",
+                 "summarize", "generate", "chat"):  # fmt: skip
+        ours, theirs = (inspect.signature(getattr(client, name)) for client in (Conch, AsyncConch))
+        assert ours.parameters == theirs.parameters, name
+        assert "timeout_seconds" in ours.parameters, name
