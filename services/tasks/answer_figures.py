@@ -32,8 +32,8 @@ def _limits(*, logit_difference: float, flips: float, drop: float) -> dict[str, 
 # Measured with MiniLM on made questions: see docs/adr/0008-parity-limits-of-answers.md.
 LIMITS: dict[int, dict[str, float]] = {
     job_pb2.PRECISION_FP32: _limits(logit_difference=1e-3, flips=0.002, drop=0.002),
-    job_pb2.PRECISION_BF16: _limits(logit_difference=0.5, flips=0.02, drop=0.01),
-    job_pb2.PRECISION_INT8: _limits(logit_difference=4.0, flips=0.08, drop=0.04),
+    job_pb2.PRECISION_BF16: _limits(logit_difference=1.0, flips=0.02, drop=0.01),
+    job_pb2.PRECISION_INT8: _limits(logit_difference=6.0, flips=0.07, drop=0.03),
 }
 
 
