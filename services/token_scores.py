@@ -50,11 +50,12 @@ def ends_of(model: Any, eos_id: int | None) -> set[int]:
     return {token for token in [*found, eos_id] if token is not None}
 
 
-def _scored(logits: torch.Tensor, window: Tokens, top_ids: FloatArray | None) -> Row:
-    target = torch.from_numpy(labels(window))[1:]
-    learned = target != IGNORED
-    target = target[learned].to(logits.device)
-    logits = logits[:-1][learned.to(logits.device)].float()  # (token, vocabulary)
+def scored(logits: torch.Tensor, target: torch.Tensor, top_ids: FloatArray | None = None) -> Row:
+    """Returns the row of logits `(token, vocabulary)` that are to say the tokens `target` `(token,)`.
+
+    The logits that it keeps are those that are highest, or those of `top_ids` `(token, k)`.
+    """
+    target, logits = target.to(logits.device), logits.float()
     losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
     kept = logits.topk(min(NUM_TOP, logits.shape[-1])).indices if top_ids is None else _ids(top_ids)
     return {
@@ -64,6 +65,12 @@ def _scored(logits: torch.Tensor, window: Tokens, top_ids: FloatArray | None) ->
         "top_ids": _array(kept),
         "top_logits": _array(logits.gather(1, kept.to(logits.device))),
     }
+
+
+def _scored(logits: torch.Tensor, window: Tokens, top_ids: FloatArray | None) -> Row:
+    target = torch.from_numpy(labels(window))[1:]
+    learned = target != IGNORED
+    return scored(logits[:-1][learned.to(logits.device)], target[learned], top_ids)
 
 
 def _ids(top_ids: FloatArray) -> torch.Tensor:

@@ -45,3 +45,22 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A T5 of two narrow layers that knows nothing, with a tokenizer of 300 pieces that knows some words."""
+    from examples import small_seq2seq
+
+    words = ["a trip to the city of", "translate: summarize:", "fine, lovely; dull. Größe", "0 1 2 3 4 5 6 7 8 9"]
+    letters = [chr(code) for code in range(33, 127)]
+    return small_seq2seq.make(
+        tmp_path_factory.mktemp("tiny-t5"),
+        words * 50 + letters,
+        vocabulary=300,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+    )

@@ -147,7 +147,7 @@ def check_golden(source: Checkpoint, inputs: Sequence[TensorSpec]) -> None:
     for encoded, want in zip(source.encode(examples), wanted, strict=True):
         got = [_alone(run, window, source, inputs) for window in encoded.windows]
         if len(got) != len(want):
-            raise _golden_mismatch(f"{len(want)} windows are recorded, {len(got)} are read")
+            raise golden_mismatch(f"{len(want)} windows are recorded, {len(got)} are read")
         for name in (spec.name for spec in source.task.outputs):
             for ours, recorded in zip(got, want, strict=True):
                 _check_tensor(name, ours[name], recorded.get(name))
@@ -162,11 +162,12 @@ def _check_tensor(name: str, got: Array, want: Array | None) -> None:
     if want is not None and got.shape == want.shape:
         if np.allclose(got, want, rtol=1e-3, atol=_GOLDEN_TOLERANCE):
             return
-        raise _golden_mismatch(f"{name} differs by up to {np.abs(got - want).max():.3g}")
-    raise _golden_mismatch(f"{name} differs in shape")
+        raise golden_mismatch(f"{name} differs by up to {np.abs(got - want).max():.3g}")
+    raise golden_mismatch(f"{name} differs in shape")
 
 
-def _golden_mismatch(why: str) -> NotReady:
+def golden_mismatch(why: str) -> NotReady:
+    """Returns the error of a checkpoint whose golden examples are not its own."""
     return NotReady(f"golden.json is not of these weights: {why}", reason="GOLDEN_MISMATCH")
 
 

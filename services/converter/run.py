@@ -18,6 +18,7 @@ from services.converter import certificate, checkpoint, onnx_export
 from services.converter.checkpoint import Checkpoint
 from services.converter.decoder import DecoderRecipe
 from services.converter.encoder import EncoderRecipe
+from services.converter.encoder_decoder import EncoderDecoderRecipe
 from services.converter.recipe import Recipe, Stages
 from services.errors import NotFound, NotReady
 from services.jobs import worker
@@ -29,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 _RECIPES: dict[Architecture, type[Recipe]] = {
     Architecture.ENCODER: EncoderRecipe,
+    Architecture.ENCODER_DECODER: EncoderDecoderRecipe,
     Architecture.DECODER: DecoderRecipe,
 }
 _LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "openvino", "torch", "transformers")

@@ -40,6 +40,8 @@ class _Backend:
     batched: bool = True
     warmed: bool = True
     decoupled: bool = False
+    ragged: bool = False
+    """Whether it takes calls of different lengths together."""
     kind: int = ModelInstanceGroup.KIND_CPU
 
 
@@ -50,6 +52,7 @@ _BACKENDS: dict[str, _Backend] = {
     "openvino": _Backend(
         {"HINT_BF16": "YES", "INFERENCE_NUM_THREADS": "0", "PERFORMANCE_HINT": "LATENCY"}, batched=False
     ),
+    "seq2seq": _Backend({"intra_op_thread_count": "0"}, warmed=False, ragged=True),
     # cache_size is GB of keys and values for all rows that are written at once.
     "openvino_generation": _Backend(
         {"max_num_seqs": "16", "cache_size": "1", "num_threads": "0"}, warmed=False, decoupled=True
@@ -90,7 +93,12 @@ def config_text(model: str, task: Task, inputs: Sequence[TensorSpec], form: Form
         config.max_batch_size = MAX_BATCH_SIZE
         config.dynamic_batching.CopyFrom(ModelDynamicBatching())
     config.input.extend(
-        ModelInput(name=spec.name, data_type=_DTYPES[spec.dtype], dims=_dims(spec, batched=batched))
+        ModelInput(
+            name=spec.name,
+            data_type=_DTYPES[spec.dtype],
+            dims=_dims(spec, batched=batched),
+            allow_ragged_batch=backend.ragged and "sequence" in spec.axes,
+        )
         for spec in inputs
     )
     config.output.extend(

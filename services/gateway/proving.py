@@ -112,7 +112,7 @@ def _check_shapes(reference: Sequence[Answer], answered: Sequence[Answer], task:
     for want, got in zip(reference, answered, strict=True):
         if len(want) != len(got):
             raise _not_proven(f"a text was read in {len(got)} windows, the trained model read {len(want)}")
-        for spec in task.outputs:
+        for spec in (spec for spec in task.outputs if not spec.is_written):
             for ours, theirs in zip(got, want, strict=True):
                 _check_shape(spec.name, ours[spec.name].shape, theirs)
 

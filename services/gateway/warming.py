@@ -193,7 +193,8 @@ class Warming:
         if served.streams:
             return await proving.prove_texts(golden, task=task, streams=served.streams, verdict=verdict)
         assert served.batcher, "what has no streams has a batcher"
-        await served.batcher.warm(self.settings.warm_seconds)
+        parameters = served.task.warming_parameters(served.facts)
+        await served.batcher.warm(self.settings.warm_seconds, parameters=parameters)
         return await proving.prove(
             golden, task=task, facts=served.facts, encoder=encoder, batcher=served.batcher, verdict=verdict
         )

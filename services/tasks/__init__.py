@@ -6,6 +6,7 @@ from services.tasks.example import Encoded, Example, Facts
 from services.tasks.feature_extraction import FeatureExtraction
 from services.tasks.question_answering import QuestionAnswering
 from services.tasks.tensors import TensorSpec
+from services.tasks.text2text_generation import Text2TextGeneration
 from services.tasks.text_classification import TextClassification
 from services.tasks.text_generation import TextGeneration
 from services.tasks.token_classification import TokenClassification
@@ -30,6 +31,7 @@ TASKS: dict[str, Task] = {
         QuestionAnswering(),
         TokenClassification(),
         FeatureExtraction(),
+        Text2TextGeneration(),
     )
 }
 

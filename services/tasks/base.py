@@ -166,6 +166,18 @@ class Task(ABC):
         rows = encoder.encode([e.text for e in examples], pairs if any(pairs) else ())
         return [Encoded(e, (row,)) for e, row in zip(examples, rows, strict=True)]
 
+    def default_parameters(self, facts: Facts) -> dict[str, float]:
+        """Returns the parameters that a row has beside its tokens where nobody asks for others."""
+        return {}
+
+    def warming_parameters(self, facts: Facts) -> dict[str, float]:
+        """Returns the parameters of rows that only warm a version up, the cheapest there are."""
+        return self.default_parameters(facts)
+
+    def text_scores(self, facts: Facts) -> Sequence[str]:
+        """Returns the names of the scores (services.trainer.text_scores) of what a trained model writes."""
+        return ()
+
     @abstractmethod
     def targets(self, encoded: Encoded, facts: Facts) -> list[dict[str, Array]]:
         """Returns what the loss compares the outputs with, by the name of the model's argument.

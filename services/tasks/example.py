@@ -30,10 +30,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An example as the model reads it: one window, or several where it is too long for one."""
+    """An example as the model reads it: one window, or several where it is too long for one.
+
+    `target_ids` are the tokens of its target where the model is to write that.
+    """
 
     example: Example
     windows: Sequence[Tokens]
+    target_ids: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

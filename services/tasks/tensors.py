@@ -14,6 +14,9 @@ Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
+WRITTEN = "target"
+"""The axis of the tokens that a model writes."""
+
 Row = Mapping[str, FloatArray]
 """The outputs of one window by tensor name: no batch axis, a sequence axis ends with the window's tokens."""
 Answer = Sequence[Row]
@@ -36,6 +39,11 @@ class TensorSpec:
     def dynamic_axes(self) -> dict[int, str]:
         """The position and name of each symbolic axis, as torch.onnx wants them."""
         return {i: axis for i, axis in enumerate(self.axes) if isinstance(axis, str)}
+
+    @property
+    def is_written(self) -> bool:
+        """Whether an axis is as long as what the model writes, which batches pad."""
+        return WRITTEN in self.axes
 
     @property
     def dims(self) -> list[int]:

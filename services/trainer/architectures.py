@@ -14,8 +14,12 @@ from services.trainer import golden, golden_texts
 from services.trainer.evaluate import Predictor
 from services.trainer.features import Features
 from services.trainer.perplexity import Perplexities
+from services.trainer.sequences import Sequences, settle_search
 
-_PREDICTORS: dict[Architecture, type[Predictor]] = {Architecture.DECODER: Perplexities}
+_PREDICTORS: dict[Architecture, type[Predictor]] = {
+    Architecture.DECODER: Perplexities,
+    Architecture.ENCODER_DECODER: Sequences,
+}
 
 
 def predictor(model: Any, task: Task, *, names: Sequence[str], pad_id: int) -> Predictor:
@@ -35,6 +39,13 @@ def golden_examples(
     # As requests bring them: what a target adds to an example is not there then.
     bare = [replace(validation.examples[i], target=None) for i in chosen]
     return golden.golden_examples(task.encode(encoder, bare, facts), predict)
+
+
+def settle_writing(model: Any, task: Task, facts: Facts) -> Any:
+    """Returns `model`; if it writes texts of texts, its own defaults for that are its task's."""
+    if task.architecture is Architecture.ENCODER_DECODER:
+        settle_search(model, task.default_parameters(facts))
+    return model
 
 
 def averages_over_tokens(task: Task) -> bool:

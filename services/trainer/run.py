@@ -21,7 +21,7 @@ from services.jobs.reporting import Reporter
 from services.tasks import Architecture, Facts, Task, find_task
 from services.tasks.base import LowRank
 from services.tasks.encoding import Encoder
-from services.trainer import adaptation, architectures, base_model, checkpoint, dataset
+from services.trainer import adaptation, architectures, base_model, checkpoint, dataset, written_texts
 from services.trainer.dataset import Splits
 from services.trainer.defaults import with_defaults
 from services.trainer.evaluate import Predictor
@@ -64,6 +64,7 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> training_pb2.TrainingR
     model = _trained_model(source, trained, task, facts, low_rank)
     predict = architectures.predictor(model, task, names=plan.input_names, pad_id=plan.pad_id)
     evaluation = trained.evaluation or _evaluate(predict, plan, trained)
+    written_texts.add_scores(evaluation, plan, predict, encoder)
     examples = architectures.golden_examples(plan.validation, predict, task, encoder=encoder, facts=facts)
 
     report.stage("write", 5, _NUM_STAGES)
@@ -124,12 +125,12 @@ def _encoder(
 
 def _model(source: str, task: Task, facts: Facts, h: training_pb2.Hyperparameters, report: Reporter) -> Any:
     if h.evaluate_only:
-        return base_model.load_trained_model(source, task, facts)
+        return architectures.settle_writing(base_model.load_trained_model(source, task, facts), task, facts)
     model, fresh = base_model.load_model(source, task, facts)
     if fresh:
         message = f"{len(fresh)} weights below the head are not in the base model and start fresh: {fresh[0]}"
         report.warning("BASE_MODEL_INCOMPLETE", message + (", ..." if len(fresh) > 1 else ""))
-    return model
+    return architectures.settle_writing(model, task, facts)
 
 
 def _trained_model(source: str, trained: Trained, task: Task, facts: Facts, low_rank: LowRank | None) -> Any:

@@ -95,9 +95,9 @@ def _pairs(folder: Path, num_rows: int) -> Path:
     )
 
 
-def _signs(folder: Path) -> Path:
+def _signs(folder: Path, num_rows: int) -> Path:
     dice, rows = random.Random(9), list[dict[str, Any]]()
-    for i in range(96):
+    for i in range(num_rows):
         words = [dice.choice(["trip", "city", "fine", "dull", str(i)]) for _ in range(2 + i % 4)]
         text, shorter = " ".join(words), " ".join(reversed(words))
         translation = {"translation": {"en": text, "de": shorter}}

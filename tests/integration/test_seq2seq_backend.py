@@ -31,7 +31,9 @@ input [
 ]
 output [
   { name: "sequences" data_type: TYPE_INT64 dims: [ -1 ] },
-  { name: "sequence_scores" data_type: TYPE_FP32 dims: [ 1 ] }
+  { name: "sequence_scores" data_type: TYPE_FP32 dims: [ 1 ] },
+  { name: "sequence_lengths" data_type: TYPE_INT64 dims: [ 1 ] },
+  { name: "sequence_ended" data_type: TYPE_INT64 dims: [ 1 ] }
 ]
 instance_group [ { kind: KIND_CPU count: 1 } ]
 dynamic_batching { }

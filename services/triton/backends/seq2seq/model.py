@@ -28,6 +28,8 @@ _INPUTS = (
 _OUTPUTS = (
     configuration.Tensor("sequences", "TYPE_INT64", (-1, -1)),
     configuration.Tensor("sequence_scores", "TYPE_FP32", (-1, 1)),
+    configuration.Tensor("sequence_lengths", "TYPE_INT64", (-1, 1)),
+    configuration.Tensor("sequence_ended", "TYPE_INT64", (-1, 1)),
 )
 
 
@@ -65,7 +67,7 @@ class _Call:
     def __init__(self, request: Any, rules: Any) -> None:
         self._request = request
         self._sender = request.get_response_sender()
-        self._pad = rules.pad_token_id
+        self._rules = rules
         self.answered = False
         self.tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         self.rows = len(self.tensors["input_ids"])
@@ -74,7 +76,8 @@ class _Call:
             return
         try:
             rules.check_source(self.tensors["input_ids"], self.tensors["attention_mask"])
-            generation.Parameters.gathered(self.tensors).check(rules)
+            self._parameters = generation.Parameters.gathered(self.tensors).within(rules)
+            self._parameters.check(rules)
         except ValueError as error:
             self.fail(str(error), pb.TritonError.INVALID_ARG)
 
@@ -94,12 +97,9 @@ class _Call:
         if len(self._finished) < self.rows:
             return
         answers = [answer for _, answer in sorted(self._finished, key=lambda pair: pair[0])]
-        sequences = np.full((self.rows, max(len(a.tokens) for a in answers)), self._pad, np.int64)
-        for sequence, answer in zip(sequences, answers, strict=True):
-            sequence[: len(answer.tokens)] = answer.tokens
-        scores = np.array([[answer.score] for answer in answers], np.float32)
-        tensors = [pb.Tensor("sequences", sequences), pb.Tensor("sequence_scores", scores)]
-        self._answer(pb.InferenceResponse(output_tensors=tensors))
+        tensors = generation.tensors(answers, self._rules, self._parameters)
+        outputs = [pb.Tensor(name, array) for name, array in tensors.items()]
+        self._answer(pb.InferenceResponse(output_tensors=outputs))
 
     def _answer(self, response: Any) -> None:
         if self.answered:
@@ -119,7 +119,7 @@ def _run(generator: Any, calls: Sequence[_Call]) -> None:
     source = {name: _stacked(calls, name) for name in ("input_ids", "attention_mask")}
     names = calls[0].tensors.keys() - source.keys()
     rest = {name: np.concatenate([call.tensors[name] for call in calls]) for name in names}
-    parameters = generation.Parameters.gathered(rest)
+    parameters = generation.Parameters.gathered(rest).within(generator.rules)
     for finished in generator.generate(**source, parameters=parameters, watch=abandoned):
         for answer in finished:
             owner = owners[answer.row]

@@ -5,7 +5,7 @@ Knows names, defaults and limits; knows nothing about scores.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ class Rules:
     """Tokens that the encoder has positions for; None for relative positions."""
     max_target_length: int | None = None
     """Tokens that the decoder has positions for, its start token among them; None for relative positions."""
+
+    def ends(self, tokens: npt.NDArray[np.int64], most: int) -> bool:
+        """Returns whether the model ended `tokens` by itself, which an end forced at `most` tokens is not."""
+        forced = bool(self.forced_eos_token_ids) and len(tokens) >= most
+        return not forced and int(tokens[-1]) in self.eos_token_ids
 
     def check_source(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> None:
         """Raises ValueError unless the encoder can read these `(row, token)`."""
@@ -96,6 +101,17 @@ class Parameters:
     def __getitem__(self, rows: npt.NDArray[np.int64]) -> "Parameters":
         """Returns the parameters of these rows alone."""
         return Parameters(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def within(self, rules: Rules) -> "Parameters":
+        """Returns these, no row asking for more tokens than the decoder has positions."""
+        if rules.max_target_length is None:
+            return self
+        most = np.int64(rules.max_target_length)
+        return replace(
+            self,
+            max_new_tokens=np.minimum(self.max_new_tokens, most),
+            min_new_tokens=np.minimum(self.min_new_tokens, most),
+        )
 
     def check(self, rules: Rules) -> None:
         """Raises ValueError, naming the parameter, unless every row can be generated."""
