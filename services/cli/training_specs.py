@@ -101,6 +101,10 @@ class TrainingOptions:
     precision: Annotated[
         str, Option(help="fp32, or bf16 where the processor has it. Default fp32.", rich_help_panel=_FIT)
     ] = ""
+    no_training: Annotated[
+        bool,
+        Option("--no-training", help="Measure and keep the base model as it is.", rich_help_panel=_FIT),
+    ] = False
     max_attempts: Annotated[int, Option(help="Attempts before FAILED. Default 3.", rich_help_panel=_FIT)] = 0
 
 
@@ -154,5 +158,6 @@ def _hyperparameters(options: TrainingOptions) -> training_pb2.Hyperparameters:
         evaluations_per_epoch=options.evaluations_per_epoch,
         num_threads=options.threads,
         precision=precision(options.precision, "--precision"),
+        evaluate_only=options.no_training,
         **{name: value for name, value in optional.items() if value is not None},
     )

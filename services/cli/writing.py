@@ -5,6 +5,7 @@ The text alone is on stdout, who answered on stderr. Ctrl-C ends the call, at th
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,15 +92,26 @@ def chat(
 
 
 def _converse(answer: Callable[[str], None]) -> None:
+    with suppress(ImportError):
+        import readline  # noqa: F401  # gives input() its arrow keys
     output.remark("Ctrl-D ends the conversation")
     while True:
         try:
-            said = input("> ")
+            said = _read_line()
         except EOFError:
-            print()
+            output.remark("")
             return
         if said.strip():
             answer(said)
+
+
+def _read_line() -> str:
+    if sys.stdout.isatty():
+        return input("> ")
+    # input() would write its prompt among the answers.
+    sys.stderr.write("> ")
+    sys.stderr.flush()
+    return input()
 
 
 def _answer(

@@ -2,9 +2,11 @@
 
 import io
 import os
+import pty
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -125,7 +127,7 @@ def test_a_conversation_remembers_what_was_said(
     monkeypatch.setattr("sys.stdin", Terminal("Hello?\n\nAnd then?\n"))
     ran = conch("chat", "-m", "assistant")
     assert ran.code == 0, ran.stderr
-    assert "Hello yourself\n" in ran.stdout
+    assert ran.stdout.startswith("Hello yourself\n")
     _, second = services.gateway.calls
     assert [(m.role, m.content) for m in second.request.messages] == [
         ("user", "Hello?"),
@@ -159,3 +161,29 @@ def test_ctrl_c_ends_the_call_and_is_130(services: FakeServices, arguments: tupl
     assert services.gateway.calls[0].cancelled.wait(10)
     assert b"yourself" not in first + rest
     assert errors == b""
+
+
+@pytest.mark.timeout(60)
+def test_a_conversation_on_a_real_terminal(services: FakeServices) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "services.cli", "chat", "-m", "m"]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ)
+    os.close(theirs)
+    _read_until(ours, b"> ")
+    os.write(ours, b"Hello?\n")
+    shown = _read_until(ours, b"> ")
+    os.write(ours, b"\x04")  # Ctrl-D
+    with suppress(OSError):  # the end of a terminal is an error
+        while os.read(ours, 4096):
+            pass
+    assert process.wait(30) == 0
+    os.close(ours)
+    assert b"Hello yourself" in shown
+    assert b"served by m@1" in shown
+
+
+def _read_until(terminal: int, end: bytes) -> bytes:
+    shown = b""
+    while end not in shown:
+        shown += os.read(terminal, 4096)
+    return shown
