@@ -138,9 +138,12 @@ class Streams:
 
     def _leave(self) -> None:
         self._num_inflight -= 1
-        if self._waiting and not self._closing:
-            self._begin()
-            self._waiting.popleft().set_result(None)
+        while self._waiting and not self._closing:
+            future = self._waiting.popleft()
+            if not future.done():  # done: given up just now, by one who has not run since
+                self._begin()
+                future.set_result(None)
+                break
         if not self._num_inflight:
             self._idle.set()
 
