@@ -62,7 +62,7 @@ class TokenClassification(Task):
     best_metric: ClassVar[str] = "span_f1"
     rates: ClassVar[frozenset[str]] = frozenset({"span_flip_rate", "span_f1_drop"})
     rpcs: ClassVar[Mapping[str, UnaryRpc[Any, Any]]] = {"ExtractEntities": ExtractEntities()}
-    ask: ClassVar[str] = 'extract-entities --model {model} "..."'
+    ask: ClassVar[str] = 'extract --model {model} "..."'
 
     def check_spec(self, spec: tasks_pb2.TaskSpec) -> list[Violation]:
         return check_types(spec.token_classification.labels)
@@ -133,12 +133,14 @@ class TokenClassification(Task):
         facts: Facts,
     ) -> dict[str, float]:
         want = [_found(read, answer, facts) for read, answer in zip(encoded, reference, strict=True)]
-        got = [_found(read, answer, facts) for read, answer in zip(encoded, candidate, strict=True)]
         finite = [_is_finite(answer) for answer in candidate]
+        got = [
+            _found(read, answer, facts) if whole else []
+            for read, answer, whole in zip(encoded, candidate, finite, strict=True)
+        ]
         known = all(read.example.target is not None for read in encoded)
         true = [_spans(read.example) for read in encoded] if known else want
         difference, num_nonfinite = _difference(reference, candidate)
-        got = [spans if whole else [] for spans, whole in zip(got, finite, strict=True)]
         kept = [one == other for one, other in zip(want, got, strict=True)]
         drop = count_spans(true, want).f1 - count_spans(true, got).f1
         return {

@@ -1,5 +1,6 @@
 """Conventions that every verb keeps."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import typer
 
 from services.cli.__main__ import main
 from services.cli.app import app
+from services.tasks import TASKS, Task
 
 HEAVY = {"torch", "transformers", "numpy", "sqlalchemy", "tritonclient", "pydantic", "openvino"}
 
@@ -41,6 +43,13 @@ def test_the_verbs_are_the_ones_promised() -> None:
         "classify extract answer embed rank translate summarize generate chat"
     )
     assert {path[0] for path, _ in verbs()} == set(promised.split())
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.id)
+def test_what_a_task_says_of_how_to_ask_it_can_be_typed(task: Task) -> None:
+    verb, *arguments = shlex.split(task.ask.format(model="m"))
+    command = dict((path[0], command) for path, command in verbs())[verb]
+    assert command.make_context(verb, arguments).params["model"] == "m"  # type: ignore[attr-defined]
 
 
 def test_help_loads_nothing_heavy() -> None:
