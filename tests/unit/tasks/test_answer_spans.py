@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -16,6 +15,7 @@ from examples.assets import minilm
 from services.tasks.answer_spans import Found, exact_match, f1, find_answers, normalized
 from services.tasks.encoding import Encoder
 from services.tasks.example import Encoded, Example
+from tests import answer_oracle
 
 WORDS = (
     "Amsterdam visited unbelievably 電影 🎬 don't café, 1996 (the) Grösse U.S. €5 $7 "
@@ -42,42 +42,15 @@ def answered(question: str, context: str, *, seed: int, max_length: int = 32, sh
     return Encoded(Example(question, context, None, 1), windows), rows
 
 
-def pipeline(encoded: Encoded, answer: Any, *, top_k: int, max_tokens: int) -> Found:
-    """QuestionAnsweringPipeline.postprocess of transformers 4, in torch, token pair by token pair.
-
-    With handle_impossible_answer and align_to_words. A text found twice keeps the better score (version
-    4.40; later ones add scores up, to more than 1).
-    """
-    context, found, null = encoded.example.text_pair, {}, 1.0
+def windows_of(encoded: Encoded, answer: Any) -> list[answer_oracle.Window]:
+    """Returns an example's windows as the oracle knows them."""
+    found = []
     for window, row in zip(encoded.windows, answer, strict=True):
-        spans = window.spans
-        assert spans is not None
-        undesired = torch.tensor([s != 1 for s in spans.sequence_ids])
-        undesired[0] = False
-        start, end = (
-            torch.softmax(
-                torch.tensor(row[name], dtype=torch.float64).masked_fill(undesired, -10000.0), dim=0
-            )
-            for name in ("start_logits", "end_logits")
-        )
-        null = min(null, float(start[0] * end[0]))
-        scores = torch.outer(start, end).triu().tril(max_tokens - 1)
-        scores[0, :] = scores[:, 0] = 0.0
-        chars: dict[int, tuple[int, int]] = {}
-        for (s, e), word, sequence in zip(spans.offsets, spans.word_ids, spans.sequence_ids, strict=True):
-            if sequence == 1:
-                first, last = chars.get(word, (s, e))
-                chars[word] = (min(first, s), max(last, e))
-        for flat in torch.argsort(scores.flatten(), descending=True, stable=True).tolist():
-            i, j = divmod(flat, len(window))
-            if undesired[i] or undesired[j] or not 0 < i <= j < i + max_tokens:
-                continue
-            place = chars[spans.word_ids[i]][0], chars[spans.word_ids[j]][1]
-            text, score = context[slice(*place)].lower(), float(scores[i, j])
-            if score > found.get(text, (0.0, place))[0]:
-                found[text] = (score, place)
-    best = sorted(found.values(), key=lambda one: -one[0])[:top_k]
-    return [(place, score) for score, place in best], null  # type: ignore[return-value]
+        assert window.spans is not None
+        logits = (row["start_logits"].tolist(), row["end_logits"].tolist())
+        places = (window.spans.offsets, window.spans.word_ids, window.spans.sequence_ids)
+        found.append(answer_oracle.Window(*logits, *places))
+    return found
 
 
 @settings(max_examples=120, deadline=None)
@@ -93,7 +66,8 @@ def test_answers_are_those_of_the_pipeline(
     top_k, max_tokens = asked
     encoded, answer = answered("who was it?", context, seed=seed, sharp=sharp)
     got = find_answers(encoded, answer, top_k=top_k, max_tokens=max_tokens)
-    want, null = pipeline(encoded, answer, top_k=top_k, max_tokens=max_tokens)  # type: ignore[misc]
+    windows = windows_of(encoded, answer)
+    want, null = answer_oracle.best_spans(windows, context, top_k=top_k, max_tokens=max_tokens)
     assert [(span.start, span.end) for span in got.spans] == [place for place, _ in want]
     assert [span.score for span in got.spans] == pytest.approx([score for _, score in want], abs=1e-6)
     assert got.no_answer_score == pytest.approx(null, abs=1e-6)
