@@ -51,3 +51,4 @@ python=$(find_python)
 [ "${1:-}" = test ] && need_debian postgresql
 services_environment
 .venv/bin/python -m services.triton.install
+.venv/bin/python -m services.converter.ir_environment

@@ -1,6 +1,6 @@
-"""The packages that the export to OpenVINO's IR needs, in a folder of their own.
+"""`python -m services.converter.ir_environment`: installs what the export to OpenVINO's IR needs.
 
-Knows pip; knows nothing about models.
+Its packages lie in a folder of their own below CONCH_HOME. Knows pip; knows nothing about models.
 """
 
 import fcntl
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from services.errors import NotReady
+from services.settings import SharedSettings
 
 _REQUIREMENTS = Path(__file__).with_name("ir_requirements.txt")
 
@@ -53,3 +54,16 @@ def _install_line(target: Path) -> list[str]:
         *(sys.executable, "-m", "pip", "install", *options),
         *("--target", str(target), "--requirement", str(_REQUIREMENTS)),
     ]
+
+
+def main() -> None:
+    """Fills the folder; exits 2 with one line if it cannot."""
+    try:
+        folder(SharedSettings().resolved_home())
+    except NotReady as error:
+        print(f"converter: {error.message}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
