@@ -72,9 +72,9 @@ def _span(i: int, value: Any) -> Span:
     if not isinstance(value, dict) or not {"start", "end", "label"} <= value.keys():
         raise ValueError(f"span {i} is no object with start, end and label")
     start, end, label = value["start"], value["end"], value["label"]
-    for name, number in (("start", start), ("end", end)):
+    for number in (start, end):
         if not isinstance(number, int) or isinstance(number, bool):
-            raise ValueError(f"span {i} has a {name} that is no whole number: {number!r}")
+            raise ValueError(f"span {i} begins or ends at {number!r}, which is no whole number")
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"span {i} [{start}, {end}) has no label")
     if problem := _type_problem(label):
