@@ -140,8 +140,12 @@ class DecoderRecipe:
         rows = teacher_forcing.rows_of(held, _open(target, folder), check, held.reference)
         reference, candidate = held.answers(held.reference), held.answers(rows)
         values = task.compare(held.encoded, reference, candidate, self.source.facts)
-        if target.runtime == job_pb2.RUNTIME_OPENVINO:
-            values["text_mismatch_rate"] = self._mismatches(target, folder)
+        form = task.form_of(target.runtime)
+        if form is not None and form.pools:
+            values |= task.compare_texts(
+                [example.generated for example in self.source.golden.examples],
+                self._golden_texts(target, folder),
+            )
         return parity.verdict(
             target,
             task,
@@ -152,20 +156,18 @@ class DecoderRecipe:
             limits=self._spec.limits,
         )
 
-    def _mismatches(self, target: conversion_pb2.Target, folder: Path) -> float:
-        """Returns the share of golden texts that the serving engine's model writes otherwise."""
-        golden, encoder = self.source.golden.examples, self.source.encoder
+    def _golden_texts(self, target: conversion_pb2.Target, folder: Path) -> list[str]:
+        """Returns what the engine's model writes after the golden prompts; torch, in vLLM's stead."""
+        encoder, ends, most = self.source.encoder, _ends(self.source), next_tokens.NUM_WRITTEN
+        golden = self.source.golden.examples
         prompts = [encoder.ids(example.text, add_special_tokens=True) for example in golden]
-        written = logits.write_texts(
-            folder / "openvino" / "openvino_model.xml",
-            target.precision,
-            prompts,
-            most=next_tokens.NUM_WRITTEN,
-            ends=_ends(self.source),
-        )
-        return next_tokens.text_mismatch_rate(
-            [example.generated for example in golden], [encoder.decode(ids) for ids in written]
-        )
+        if target.runtime == job_pb2.RUNTIME_VLLM:
+            model = _load(target, folder)
+            written = [write_greedily(model, prompt, most=most, ends=ends) for prompt in prompts]
+        else:
+            ir = folder / "openvino" / "openvino_model.xml"
+            written = logits.write_texts(ir, target.precision, prompts, most=most, ends=ends)
+        return [encoder.decode(ids) for ids in written]
 
 
 def _open(target: conversion_pb2.Target, folder: Path) -> logits.Logits:
@@ -173,9 +175,14 @@ def _open(target: conversion_pb2.Target, folder: Path) -> logits.Logits:
         return logits.of_openvino(folder / "openvino" / "openvino_model.xml", target.precision)
     if target.runtime == job_pb2.RUNTIME_ONNXRUNTIME:
         return logits.of_onnx(folder / "model.onnx")
+    return logits.of_torch(_load(target, folder))
+
+
+def _load(target: conversion_pb2.Target, folder: Path) -> Any:
+    """Returns the very files that vLLM reads, in the dtype that it computes in."""
     dtype = getattr(torch, _VLLM_DTYPES[target.precision])
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder / "checkpoint", dtype=dtype)
-    return logits.of_torch(model.eval())
+    return model.eval()
 
 
 def _files(target: conversion_pb2.Target, folder: Path) -> list[str]:

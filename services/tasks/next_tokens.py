@@ -53,11 +53,11 @@ def figures(reference: Sequence[Answer], candidate: Sequence[Answer]) -> dict[st
     losses = joined(candidate, "losses").astype(np.float64)
     finite = np.isfinite(got).all(axis=1) & np.isfinite(losses)
     flipped = (joined(reference, "best") != joined(candidate, "best")) | ~finite
-    rise = losses[finite].mean() - joined(reference, "losses").astype(np.float64)[finite].mean()
+    rises = (losses - joined(reference, "losses").astype(np.float64))[finite]
     return {
         "max_abs_logit_difference": float(np.abs(want - got)[finite].max()) if finite.any() else math.inf,
         "token_flip_rate": float(flipped.mean()),
-        "perplexity_increase": max(0.0, math.expm1(min(rise, _HIGHEST_LOSS))) if finite.any() else math.inf,
+        "perplexity_increase": max(0.0, perplexity(float(rises.mean())) - 1) if finite.any() else math.inf,
         "num_nonfinite": float((~finite).sum()),
     }
 

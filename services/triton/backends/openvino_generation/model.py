@@ -1,11 +1,13 @@
 """Triton's `openvino_generation` backend: text generation on CPUs by continuous batching.
 
 Has the tensors of Triton's vLLM backend, so that pools of both kinds are interchangeable. Reads the
-parameters max_num_seqs (8), cache_size (GB, 1), precision (f32 or bf16), num_threads (0 = all) and
-max_num_batched_tokens (256). The IR lies at default_model_filename, tokenizer.json and the checkpoint's
+parameters max_num_seqs (8), cache_size (GB, 1), precision (f32 or bf16; properties.json beside the IR
+goes before it), num_threads (0 = all) and max_num_batched_tokens (256).
+The IR lies at default_model_filename, tokenizer.json and the checkpoint's
 configuration files beside it. Runs inside Triton's python stubs (numpy < 2) and cannot import Conch.
 """
 
+import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,7 +108,8 @@ class TritonPythonModel:
 
 
 def _open(path: Path, config: configuration.Config) -> PagedModel:
-    precision = configuration.text(config, "precision", "f32")
+    # What versions of one model differ in stands beside the IR, since they share their config.pbtxt.
+    precision = _own_precision(path.parent) or configuration.text(config, "precision", "f32")
     if precision not in ("f32", "bf16"):
         raise ValueError(f"parameter precision must be f32 or bf16, not {precision!r}")
     size = configuration.text(config, "cache_size", "1")
@@ -116,3 +119,11 @@ def _open(path: Path, config: configuration.Config) -> PagedModel:
         raise ValueError(f"parameter cache_size must be a number of GB, not {size!r}") from None
     num_threads = configuration.integer(config, "num_threads")
     return PagedModel(path, precision=precision, cache_bytes=cache_bytes, num_threads=num_threads)
+
+
+def _own_precision(folder: Path) -> str:
+    try:
+        properties = json.loads((folder / "properties.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ""
+    return str(properties.get("INFERENCE_PRECISION_HINT", ""))
