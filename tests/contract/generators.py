@@ -3,7 +3,9 @@
 Their golden texts are those that `fake_generation` writes by default.
 """
 
+import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -35,26 +37,33 @@ def publish_generator(
     limit: float = 0.0,
     figure: str = "text_mismatch_rate",
     max_length: int = MAX_LENGTH,
+    ir: Path | None = None,
+    golden: Mapping[str, str] | None = None,
+    config: str = "",
 ) -> Path:
     """Publishes a version and returns its folder.
 
     `ending` is added to its golden texts (a version that then writes otherwise), `limit` is its certificate's
-    on `figure`, by default the share of such texts.
+    on `figure`, by default the share of such texts. A real engine's version brings the folder of its `ir`,
+    tokenizer.json among its files, what it writes after which prompts, and its configuration.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "openvino").mkdir()
-        (folder / _FILE).write_text(f"weights of {model} {version}")
-        (folder / "tokenizer.json").write_bytes((minilm() / "tokenizer.json").read_bytes())
-        (folder / "golden.json").write_text(json_format.MessageToJson(_golden(ending)))
+        if ir:
+            shutil.copytree(ir, folder / "openvino")
+        else:
+            (folder / "openvino").mkdir()
+            (folder / _FILE).write_text(f"weights of {model} {version}")
+        shutil.copyfile((ir or minilm()) / "tokenizer.json", folder / "tokenizer.json")
+        (folder / "golden.json").write_text(json_format.MessageToJson(_golden(golden, ending)))
         certificate = _certificate(folder, model, version, figure, limit)
         (folder / "certificate.json").write_text(json_format.MessageToJson(certificate))
-        _publish(folder, repository, model, version, chat_template, max_length)
+        _publish(folder, repository, model, version, config, _manifest(chat_template, max_length))
     return repository / model / str(version)
 
 
-def _golden(ending: str) -> models_pb2.GoldenExamples:
-    texts = {prompt: "".join(backwards(prompt)) + ending for prompt in PROMPTS}
+def _golden(golden: Mapping[str, str] | None, ending: str) -> models_pb2.GoldenExamples:
+    texts = golden or {prompt: "".join(backwards(prompt)) + ending for prompt in PROMPTS}
     return models_pb2.GoldenExamples(
         examples=[models_pb2.GoldenExample(text=prompt, generated=text) for prompt, text in texts.items()]
     )
@@ -75,17 +84,25 @@ def _certificate(folder: Path, model: str, version: int, figure: str, limit: flo
     )
 
 
-def _publish(
-    folder: Path, repository: Path, model: str, version: int, chat_template: str, max_length: int
-) -> None:
-    form = find_task("text-generation").form_in(job_pb2.RUNTIME_ONNXRUNTIME)
-    assert form
+def _manifest(chat_template: str, max_length: int) -> models_pb2.CheckpointManifest:
     spec = tasks_pb2.TextGenerationSpec(chat_template=chat_template)
-    checkpoint = models_pb2.CheckpointManifest(
+    return models_pb2.CheckpointManifest(
         task="text-generation",
         max_length=max_length,
         task_spec=tasks_pb2.TaskSpec(text_generation=spec),
     )
+
+
+def _publish(
+    folder: Path,
+    repository: Path,
+    model: str,
+    version: int,
+    config: str,
+    checkpoint: models_pb2.CheckpointManifest,
+) -> None:
+    form = find_task("text-generation").form_in(job_pb2.RUNTIME_ONNXRUNTIME)
+    assert form
     manifest = models_pb2.VersionManifest(
         model=model,
         version=version,
@@ -93,12 +110,12 @@ def _publish(
         checkpoint_digest=f"digest-{version}",
         checkpoint=checkpoint,
     )
-    config = f'name: "{model}"  backend: "{form.backend}"  version_policy {{ all {{ }} }}'
+    engine = config or f'backend: "{form.backend}"'
     publishing.publish(
         folder,
         repository_uri=str(repository),
         model=model,
         version=version,
-        configs={"config.pbtxt": config},
+        configs={"config.pbtxt": f'name: "{model}"  version_policy {{ all {{ }} }}  {engine}'},
         manifest=manifest,
     )
