@@ -24,7 +24,7 @@ QUESTIONS = (
     "How many euros?",
     "Who founded the company?",
 )
-NO_ANSWER_THRESHOLD = 0.5
+NO_ANSWER_THRESHOLD = 0.3
 
 
 def main(address: str = "127.0.0.1:50051", model: str = "answers") -> None:
