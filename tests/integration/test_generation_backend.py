@@ -365,6 +365,16 @@ def test_a_wrong_model_parameter_is_refused_at_load(
         add(served.triton, "wrong", served.folders["llama-ir"], text)
 
 
+def test_a_model_that_is_unloaded_lets_its_texts_end_and_goes_without_a_fault(served: Served) -> None:
+    add(served.triton, "going", served.folders["llama-ir"], config())
+    stream = Stream(served.triton, "going", PROMPT, temperature=0, max_tokens=300)
+    stream.next()
+    served.triton.client.unload_model("going")
+    assert stream.rest().num_tokens == 300
+    wait_until(lambda: "successfully unloaded 'going'" in served.triton.log.read_text())
+    assert "Error" not in served.triton.log.read_text().split("'going'")[-2]
+
+
 def test_bf16_and_int8_weights_generate_too(served: Served, tmp_path: Path) -> None:
     ir = ir_export.export(served.folders["llama"], tmp_path / "int8", precision="int8")
     add(served.triton, "int8", ir, config(precision="bf16", num_threads="1"))

@@ -68,7 +68,7 @@ class TritonPythonModel:
         """Ends the engine; rows under way are answered UNAVAILABLE."""
         self._going = True
         self._thread.join()
-        self._engine.stop(contract.Gone("the model is going", pb.TritonError.UNAVAILABLE))
+        self._engine.stop(contract.RowGoneError("the model is going", pb.TritonError.UNAVAILABLE))
         self._replies.close()
 
     def _run(self) -> None:
