@@ -160,12 +160,8 @@ class Reading(NamedTuple):
 
 
 def stride_of(asked: int | None, max_length: int) -> int:
-    """Returns the tokens that windows of `max_length` share: those asked for, else a quarter of it.
-
-    Never half of a window: each must bring something of its own, special tokens aside.
-    """
-    wanted = max_length // 4 if asked is None else asked
-    return max(0, min(wanted, (max_length - 1) // 2))
+    """Returns the tokens that windows of `max_length` share: those asked for, else a quarter of it."""
+    return max_length // 4 if asked is None else asked
 
 
 def read_once(

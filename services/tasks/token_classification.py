@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from conch.v1 import job_pb2, tasks_pb2, training_pb2
-from services.errors import Violation
+from services.errors import InvalidRequest, Violation
 from services.tasks.base import Column, Task
 from services.tasks.encoding import Encoder
 from services.tasks.entity_rows import check_types, read_row, stray_types, unseen_types
@@ -22,6 +22,7 @@ from services.tasks.spans import IGNORED, Span, stride_of, tags_of, token_target
 from services.tasks.tensors import Answer, Array, FloatArray, IntArray, TensorSpec
 
 _TRAIN = "spec.dataset.train_uri"
+_STRIDE = "spec.task_spec.token_classification.stride"
 
 
 def _limits(*, logit_difference: float, flips: float, f1_drop: float) -> dict[str, float]:
@@ -104,9 +105,15 @@ class TokenClassification(Task):
         return _joined_singles(found, examples)
 
     def encode(self, encoder: Encoder, examples: Sequence[Example], facts: Facts) -> list[Encoded]:
-        """Reads long texts in overlapping windows; nothing is cut off."""
+        """Reads long texts in overlapping windows; nothing is cut off.
+
+        Raises InvalidRequest for a stride of half of max_length and more: windows would overlap thrice.
+        """
         spec = facts.spec.token_classification
         stride = stride_of(spec.stride if spec.HasField("stride") else None, encoder.max_length)
+        if 2 * stride >= encoder.max_length:
+            why = f"{stride} tokens; below half of max_length, {encoder.max_length}, is wanted"
+            raise InvalidRequest.field(_STRIDE, why)
         windows = encoder.windows([e.text for e in examples], stride=stride)
         return [Encoded(e, found) for e, found in zip(examples, windows, strict=True)]
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from conch.v1 import job_pb2, tasks_pb2
 from examples.assets import minilm
+from services.errors import InvalidRequest
 from services.tasks import Encoded, Example, Facts, find_task
 from services.tasks.encoding import Encoder
 from services.tasks.spans import Span, join_tokens, spans_of_tags, tags_of
@@ -250,3 +251,19 @@ def test_every_precision_has_a_limit_for_every_figure() -> None:
     for precision in (job_pb2.PRECISION_FP32, job_pb2.PRECISION_BF16, job_pb2.PRECISION_INT8):
         assert TASK.limits(precision).keys() == compared(logits(), logits()).keys()
     assert TASK.rates <= TASK.limits(job_pb2.PRECISION_FP32).keys()
+
+
+@pytest.mark.parametrize(("stride", "fits"), [(0, True), (11, True), (12, False), (40, False)])
+def test_a_stride_of_half_a_window_is_refused_and_one_below_reads_on(stride: int, fits: bool) -> None:
+    spec = tasks_pb2.TaskSpec()
+    spec.token_classification.stride = stride
+    facts, long = Facts(FACTS.labels, spec), example(text="ada flew to oslo " * 30)
+    if fits:
+        [encoded] = TASK.encode(ENCODER, [long], facts)
+        assert len(encoded.windows) > 5
+        assert not any(window.truncated for window in encoded.windows)
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        TASK.encode(ENCODER, [long], facts)
+    [problem] = caught.value.violations
+    assert problem.field == "spec.task_spec.token_classification.stride"
