@@ -5,11 +5,14 @@ beside the weights stands in config.json, so that the checkpoint loads as it was
 transformers' AutoModel reads.
 """
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from transformers.utils.hub import cached_file
 
 from services.tasks.vectors import VECTOR
 
@@ -40,6 +43,25 @@ class Embedder:
         return loaded
 
 
+def find_other_pooling(source: str, config: Any) -> str:
+    """Returns what sentence-transformers' files beside the weights say of the pooling, if `config` differs.
+
+    A model that was trained with one pooling gives poor vectors with another.
+    """
+    quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
+    path = cached_file(source, "1_Pooling/config.json", **quiet)
+    said = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+    others = [name for name, flag in _FLAGS.items() if said.get(flag) or said.get("pooling_mode") == name]
+    if not others or config.pooling in others:
+        return ""
+    return f"{source} was trained with {others[0]} pooling, {config.pooling} pooling was asked for"
+
+
+_FLAGS = {
+    "mean": "pooling_mode_mean_tokens",
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+}
 _CHOICES: dict[str, Any] = {"pooling": "mean", "normalize": True, "dimensions": []}
 
 

@@ -7,9 +7,14 @@ from typing import Any
 
 import transformers
 
-from services.embedder import Embedder
+from services.embedder import Embedder, find_other_pooling
 
 _OURS = {"Embedder": Embedder}
+
+
+def find_remark(name: str, source: str, config: Any) -> str:
+    """Returns what the files of a base model say against `config`, by which class `name` loaded it; or ""."""
+    return find_other_pooling(source, config) if name == Embedder.__name__ else ""
 
 
 def model_class(name: str) -> Any:

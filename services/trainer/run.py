@@ -18,6 +18,7 @@ from conch.v1 import job_pb2, training_pb2, worker_pb2
 from services.errors import Cancelled
 from services.jobs import worker
 from services.jobs.reporting import Reporter
+from services.models import find_remark
 from services.tasks import Architecture, Facts, Task, find_task
 from services.tasks.base import LowRank
 from services.tasks.encoding import Encoder
@@ -53,6 +54,8 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> training_pb2.TrainingR
     encoder, facts = _encoder(source, spec, task, splits.facts, work / "tokenizer", report)
     splits = replace(splits, facts=facts, train=[] if spec.hyperparameters.evaluate_only else splits.train)
     model = _model(source, task, splits.facts, spec.hyperparameters, report)
+    if remark := find_remark(task.auto_model, source, model.config):
+        report.warning("BASE_MODEL_DIFFERS", remark)
     plan = _plan(model, task, splits, encoder, spec, work / "checkpoints", report)
     _stop_if_cancelled(report)
 

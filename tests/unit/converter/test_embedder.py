@@ -1,6 +1,7 @@
 """Pooling inside the model: right under padding, in the graph as in torch, written down in the config."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import AutoModel, T5Config, T5Model
 
 from services.converter import onnx_export
 from services.embedder import Embedder
-from services.models import model_class
+from services.models import find_remark, model_class
 from services.tasks import find_task
 from services.tasks.vectors import VECTOR
 
@@ -93,3 +94,31 @@ def test_a_model_with_a_decoder_is_refused(tmp_path: Path) -> None:
 def test_classes_are_found_by_name_whoever_they_belong_to() -> None:
     assert model_class("Embedder") is Embedder
     assert model_class("AutoModel") is AutoModel
+
+
+@pytest.mark.parametrize(
+    ("written", "differs"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, True),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, False),
+        ({"pooling_mode": "cls"}, True),
+        ({"pooling_mode": "mean"}, False),
+        ({"word_embedding_dimension": 32}, False),
+        (None, False),
+    ],
+)
+def test_a_base_model_that_was_trained_with_another_pooling_is_remarked_upon(
+    written: dict[str, Any] | None, differs: bool, tiny_bert: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_bert, tmp_path, dirs_exist_ok=True)
+    if written is not None:
+        (tmp_path / "1_Pooling").mkdir()
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(written))
+    config = Embedder.from_pretrained(tmp_path).config
+    said = find_remark("Embedder", str(tmp_path), config)
+    assert ("was trained with cls pooling, mean pooling was asked for" in said) == differs
+    assert not find_remark("AutoModel", str(tmp_path), config)
+
+
+def test_nothing_is_remarked_upon_where_no_hub_is_reachable(tiny_bert: Path) -> None:
+    assert not find_remark("Embedder", "nobody/no-such-model", Embedder.from_pretrained(tiny_bert).config)
