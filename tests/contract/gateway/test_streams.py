@@ -233,6 +233,15 @@ async def test_a_version_is_proven_by_its_golden_texts_all_at_once(
     assert most_at_once > 1
 
 
+async def test_a_version_is_proven_however_few_streams_it_may_have(
+    tmp_path: Path, engine: FakeGeneration
+) -> None:
+    publish_generator(tmp_path / "repository", 1)
+    async with gateway(tmp_path, engine.address, max_streams=1, queue_streams=0) as stack:
+        await stack.set_route(route("stories", v1=1))
+        assert text_of(await read(generate(stack, "one two"))) == "two one "
+
+
 async def test_a_version_that_writes_other_texts_never_serves(tmp_path: Path, engine: FakeGeneration) -> None:
     publish_generator(tmp_path / "repository", 1, ending="amen")
     async with gateway(tmp_path, engine.address) as stack:
