@@ -40,7 +40,7 @@ def _limits(*, logit: float, flips: float, perplexity: float, texts: float) -> d
     }
 
 
-# Measured with SmolLM2-135M: see docs/adr/0010-generation-engines-and-limits.md.
+# Measured with SmolLM2-135M: see docs/adr/0011-parity-limits-of-generation.md.
 _LIMITS: dict[int, dict[str, float]] = {
     job_pb2.PRECISION_FP32: _limits(logit=0.01, flips=0.002, perplexity=0.001, texts=0.07),
     job_pb2.PRECISION_BF16: _limits(logit=3.0, flips=0.04, perplexity=0.01, texts=0.7),
