@@ -8,9 +8,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
+import numpy as np
+
 from conch.v1 import inference_pb2
 from services.gateway.arrival import AnyRequest, Caller, Picks, deadline_of, pick, rpc_of, set_seconds
-from services.gateway.limits import check_texts, num_characters
+from services.gateway.limits import check_texts, check_windows, num_characters
 from services.gateway.metrics import Metrics
 from services.gateway.served import ServedVersion
 from services.gateway.settings import GatewaySettings
@@ -18,6 +20,7 @@ from services.interceptors import code_of
 from services.tasks import Encoded, Example
 from services.tasks.example import answers_of
 from services.tasks.rpcs import UnaryRpc
+from services.tasks.tensors import Answer
 
 
 class UnaryResponse(Protocol):
@@ -71,11 +74,12 @@ class Answering:
         encoded = await self._encode(served, examples, num_characters(texts))
         encoded_at = time.perf_counter()
         windows = [window for one in encoded for window in one.windows]
+        check_windows(len(windows), texts[0].name, self._settings)
         batched = await served.batcher.submit(windows, deadline=deadline)
         decoding = time.perf_counter()
-        response = rpc.respond(
-            request, encoded, answers_of(encoded, batched.rows, served.task.outputs), served
-        )
+        answers = answers_of(encoded, batched.rows, served.task.outputs)
+        _require_numbers(answers)
+        response = rpc.respond(request, encoded, answers, served)
         response.served_by.CopyFrom(served.served_by)
         ended = time.perf_counter()
         self._say_times(
@@ -106,3 +110,12 @@ class Answering:
         set_seconds(timings.decode, decode)
         set_seconds(timings.total, total)
         self._metrics.stages(rpc_name, served_by.model, served_by.version).observe(*seconds)
+
+
+def _require_numbers(answers: Sequence[Answer]) -> None:
+    """Raises ArithmeticError, a fault of ours, if a model answered NaN or infinity: nobody may act on that."""
+    for answer in answers:
+        for row in answer:
+            for name, values in row.items():
+                if not np.isfinite(values).all():
+                    raise ArithmeticError(f"output {name} holds what is no number")

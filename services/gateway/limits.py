@@ -31,6 +31,13 @@ def check_total(field: TextField, settings: GatewaySettings) -> None:
         )
 
 
+def check_windows(found: int, field: str, settings: GatewaySettings) -> None:
+    """Raises InvalidRequest naming `field` if a request is read in more windows than may be sent at once."""
+    if found > settings.max_windows:
+        message = f"are read in {found} windows, at most {settings.max_windows} may be sent at once"
+        raise InvalidRequest.field(field, message, reason="TOO_MANY_WINDOWS")
+
+
 def num_characters(fields: Sequence[TextField]) -> int:
     """Returns how much text there is to read."""
     return sum(len(text) for field in fields for text in field.texts)

@@ -43,6 +43,9 @@ class GatewaySettings(SharedSettings):
     """Texts in one request. CONCH_MAX_TEXTS."""
     max_text_bytes: int = Field(default=1 << 20, ge=1)
     """UTF-8 bytes of one text; reading more costs seconds and no model reads so far. CONCH_MAX_TEXT_BYTES."""
+    max_windows: int = Field(default=4096, ge=1)
+    """Windows in which the texts of one request are read: long texts have many, and so have pairs of each
+    of many questions with a long context. CONCH_MAX_WINDOWS."""
     max_message_bytes: int = Field(default=64 << 20, ge=1 << 20)
     """Bytes of one gRPC message. Far above `max_text_bytes`, so that a text that is too long is answered
     with a sentence about that text and not by the transport. CONCH_MAX_MESSAGE_BYTES."""

@@ -188,3 +188,28 @@ async def test_a_call_counts_by_stage_outcome_and_batch(stack: Stack) -> None:
         await until(lambda code=code: value("conch_rpcs_total", {"rpc": rpc, "code": code}) == 1)  # type: ignore[misc]
     assert value("conch_batch_texts_count", {"model": "sentiment", "version": "1"}) >= 1
     assert value("conch_queue_tokens", {"model": "sentiment", "version": "1"}) == 0
+
+
+async def test_an_answer_that_is_no_number_is_our_fault_and_never_sent(
+    stack: Stack, triton: FakeTriton
+) -> None:
+    def broken(ids: Any, mask: Any) -> Any:
+        logits = sum_logits(ids, mask)
+        # The text of the greater ids alone is answered with NaN.
+        logits[ids.max(axis=1) > 20_000] = np.nan
+        return logits
+
+    triton.logits = broken
+    code, message, _ = await refusal(stack.inference.Classify(request("zebras"), timeout=20))
+    assert (code, message) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert (await stack.inference.Classify(request("a"), timeout=20)).classifications
+
+
+async def test_a_request_in_too_many_windows_is_refused_by_its_texts(
+    tmp_path: Path, triton: FakeTriton
+) -> None:
+    publish(tmp_path / "repository", 1)
+    async with gateway(tmp_path, triton.address, max_windows=2) as stack:
+        await stack.set_route(route(v1=1))
+        assert await bad_field(stack, request("a", "b", "c")) == ("texts", "TOO_MANY_WINDOWS")
+        assert (await stack.inference.Classify(request("a", "b"), timeout=20)).classifications
