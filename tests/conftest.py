@@ -49,12 +49,19 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A T5 of two narrow layers that knows nothing, with a tokenizer of 300 pieces that knows some words."""
+    """A T5 of two narrow layers that writes something else for every text, and knows some words' pieces."""
+    from transformers import T5ForConditionalGeneration
+
     from examples import small_seq2seq
 
-    words = ["a trip to the city of", "translate: summarize:", "fine, lovely; dull. Größe", "0 1 2 3 4 5 6 7 8 9"]
+    words = [
+        "a trip to the city of",
+        "translate: summarize:",
+        "fine, lovely; dull. Größe",
+        "0 1 2 3 4 5 6 7 8 9",
+    ]
     letters = [chr(code) for code in range(33, 127)]
-    return small_seq2seq.make(
+    folder = small_seq2seq.make(
         tmp_path_factory.mktemp("tiny-t5"),
         words * 50 + letters,
         vocabulary=300,
@@ -64,3 +71,19 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_layers=2,
         num_heads=4,
     )
+    # As it begins it repeats one token for ever; scaled up it wanders.
+    model = T5ForConditionalGeneration.from_pretrained(folder)
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1 and "shared" not in name:
+            weight.data.mul_(5)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two narrow layers with a chat template, that knows nothing."""
+    from tests import causal_models
+
+    causal_models.seeded()
+    return causal_models.save_llama(tmp_path_factory.mktemp("tiny-llama"))

@@ -41,7 +41,7 @@ def _limits(
     }
 
 
-# Measured: see docs/adr/0011-sequences-by-search-in-the-backend.md.
+# Measured: see docs/adr/0012-sequences-by-search-in-the-backend.md.
 _LIMITS: dict[int, dict[str, float]] = {
     job_pb2.PRECISION_FP32: _limits(logit=1e-3, flips=0.002, perplexity=1e-4, sequences=0.01, score=1e-3),
 }

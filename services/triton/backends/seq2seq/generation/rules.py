@@ -42,7 +42,8 @@ class Rules:
     def ends(self, tokens: npt.NDArray[np.int64], most: int) -> bool:
         """Returns whether the model ended `tokens` by itself, which an end forced at `most` tokens is not."""
         forced = bool(self.forced_eos_token_ids) and len(tokens) >= most
-        return not forced and int(tokens[-1]) in self.eos_token_ids
+        # Of a row whose scores are no numbers nothing is written.
+        return not forced and len(tokens) > 0 and int(tokens[-1]) in self.eos_token_ids
 
     def check_source(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> None:
         """Raises ValueError unless the encoder can read these `(row, token)`."""
