@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 
 from conch.client import Conch as Client
 from conch.vectors import vectors
@@ -15,10 +16,14 @@ from tests.integration.samples import SAMPLES, Sample
 
 NUM_INPUTS, AT_ONCE, TOLERANCE = 200, 50, 1e-3
 # As many are held out as are trained on; the proof is on fp32.
-_SHIP = (
-    "--validation-fraction 0.5 --epochs 1 --batch-size 8 --learning-rate 1e-3 --evaluations-per-epoch 1 "
-    f"--max-length {oracles.MAX_LENGTH} --parity-examples 64"
-)
+_SHIP = "--validation-fraction 0.5 --parity-examples 64".split()
+_QUICK = {
+    "num_epochs": 1,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "evaluations_per_epoch": 1,
+    "max_length": oracles.MAX_LENGTH,
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,7 @@ def ship(
         base = request.getfixturevalue(sample.base)
         name = f"held-out-{task}"
         given = ("--task", task, "--model", name, "--base-model", str(base), "--id", name)
-        conch("ship", str(data), *given, *_SHIP.split(), *_options(sample))
+        conch("ship", str(data), *given, *_SHIP, *_hyperparameters(sample), *_options(sample))
         return conch.home / "artifacts" / "training" / name
 
     return run
@@ -45,15 +50,24 @@ def client(conch: Conch) -> Iterator[Client]:
         yield client
 
 
+def _hyperparameters(sample: Sample) -> list[str]:
+    chosen = {**_QUICK, **sample.hyperparameters}
+    flags = {name.replace("_", "-").replace("num-", ""): value for name, value in chosen.items()}
+    return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+
+
 def _options(sample: Sample) -> list[str]:
     kind = sample.spec.WhichOneof("kind")
     if kind is None:
         return []
-    return [
-        part
-        for field, value in getattr(sample.spec, kind).ListFields()
-        for part in ("--option", f"{field.name}={value}")
-    ]
+    given = json_format.MessageToDict(getattr(sample.spec, kind), preserving_proto_field_name=True)
+    return [part for option in _written(given) for part in ("--option", option)]
+
+
+def _written(fields: dict[str, Any]) -> list[str]:
+    """Returns name=value for each value of each field."""
+    values = [(name, one) for name, v in fields.items() for one in (v if isinstance(v, list) else [v])]
+    return [f"{name}={one if isinstance(one, str) else json.dumps(one)}" for name, one in values]
 
 
 def held_out(checkpoint: Path) -> list[dict[str, Any]]:

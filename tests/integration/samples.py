@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from conch.v1 import inference_pb2, tasks_pb2
+from tests import causal_models
 
 CITIES = ["Paris", "Berlin", "Tokyo", "Lima", "Oslo"]
 PEOPLE = ["Ada Byron", "Alan Turing", "Grace Hopper", "Jürgen 電影"]
@@ -111,6 +112,13 @@ _T5 = tasks_pb2.Text2TextGenerationSpec(
     max_target_length=12,
 )
 
+
+def _stories(folder: Path, num_rows: int) -> Path:
+    path = folder / "stories.txt"
+    path.write_text("\n\n".join(causal_models.documents(num_rows)), encoding="utf-8")
+    return path
+
+
 SAMPLES: dict[str, Sample] = {
     "text-classification": Sample(
         write=_opinions,
@@ -172,5 +180,30 @@ SAMPLES: dict[str, Sample] = {
         ),
         base="tiny_t5",
         spec=tasks_pb2.TaskSpec(text2text_generation=_T5),
+    ),
+    "text-generation": Sample(
+        write=_stories,
+        requests={
+            "Generate": inference_pb2.GenerateRequest(
+                prompt="Part 7. The cat sees", sampling=inference_pb2.SamplingOptions(max_tokens=8)
+            ),
+            "Chat": inference_pb2.ChatRequest(
+                messages=[inference_pb2.ChatMessage(role="user", content="The cat?")],
+                sampling=inference_pb2.SamplingOptions(max_tokens=8, seed=3),
+            ),
+        },
+        bad=Bad(
+            "Generate",
+            inference_pb2.GenerateRequest(prompt="x", sampling=inference_pb2.SamplingOptions(temperature=-1)),
+            "sampling.temperature",
+        ),
+        base="tiny_llama",
+        spec=tasks_pb2.TaskSpec(
+            text_generation=tasks_pb2.TextGenerationSpec(
+                adaptation=tasks_pb2.TextGenerationSpec.ADAPTATION_FULL
+            )
+        ),
+        # Where a model is sure of nothing, greedy texts part on rounding.
+        hyperparameters={"num_epochs": 6, "learning_rate": 1e-2, "max_length": 128},
     ),
 }
