@@ -10,6 +10,7 @@ import transformers
 from google.protobuf import json_format
 
 from conch.v1 import models_pb2, tasks_pb2, training_pb2, worker_pb2
+from services.errors import InvalidRequest
 from services.jobs.reporting import Reporter
 from services.jobs.spool import SPOOL, read_spool
 from services.trainer.run import run
@@ -118,6 +119,18 @@ def test_a_summarizer_is_scored_by_rouge_and_its_search_settings_replace_the_bas
     saved = transformers.GenerationConfig.from_pretrained(tmp_path / "artifact")
     assert (saved.num_beams, saved.max_new_tokens, saved.length_penalty) == (1, 6, 1.0)
     assert (saved.min_length, saved.max_length) == (None, None)
+
+
+def test_a_base_model_with_a_tokenizer_for_each_language_is_refused(data: Path, tmp_path: Path) -> None:
+    """Marian's two SentencePiece models make no tokenizer.json."""
+    base = tmp_path / "marian"
+    transformers.MarianConfig(vocab_size=96, d_model=32).save_pretrained(base)
+    (base / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MarianTokenizer"}))
+    for name in ("source.spm", "target.spm", "vocab.json"):
+        (base / name).write_text("{}")
+    with pytest.raises(InvalidRequest, match=r"spec\.base_model: cannot load") as refused:
+        trained(tmp_path, base, data, Spec())
+    assert refused.value.reason == "UNREADABLE_BASE_MODEL"
 
 
 def test_a_trained_checkpoint_is_evaluated_as_it_is(translator: Path, data: Path, tmp_path: Path) -> None:
