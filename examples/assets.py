@@ -104,7 +104,8 @@ def austen() -> Path:
     """Returns a text of 4,000 passages of Jane Austen's novels, public domain, apart by empty lines."""
     path = cache_folder() / "austen" / "passages.txt"
     if not path.is_file():
-        found = novels.passages(novels.fetch(path.parent))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = novels.passages(novels.fetch(path.parent / "package"))
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_text("\n\n".join(found) + "\n", encoding="utf-8")
         partial.rename(path)

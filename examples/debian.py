@@ -8,11 +8,10 @@ import json
 import os
 import random
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from examples import apt
 from examples.assets import cache_folder
 
 _STANZA = re.compile(r"^Description-md5: (\w+)\nDescription-[\w-]+: (.*)\n((?: .*\n?)*)", re.MULTILINE)
@@ -61,22 +60,8 @@ def _lists(language: str) -> Path:
     """Returns the folder with the archive's lists, fetched once a language (2 s, 15 MB)."""
     folder = cache_folder() / f"debian-lists-{language}"
     if not folder.is_dir():
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-        for name in ("state/lists/partial", "cache/archives/partial"):
-            (partial / name).mkdir(parents=True, exist_ok=True)
-        options = {
-            "Dir::State": partial / "state",
-            "Dir::State::status": "/dev/null",
-            "Dir::Cache": partial / "cache",
-            "Acquire::Languages": language,
-            "Acquire::GzipIndexes": "false",
-            "APT::Sandbox::User": "",
-        }
-        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        subprocess.run(["apt-get", "update", "-qq", *words], check=True)
-        with contextlib.suppress(OSError):  # another process was faster
-            (partial / "state" / "lists").rename(folder)
-        shutil.rmtree(partial)
+        with apt.private(folder, languages=language) as archive, contextlib.suppress(OSError):
+            archive.lists.rename(folder)  # fails where another process was faster
     return folder
 
 

@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from examples import apt
+
 _PACKAGE = "r-cran-janeaustenr"
 _DATA = "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
 _PASSAGE_CHARACTERS = 600
@@ -18,15 +20,13 @@ _HEADER_BYTES, _STRING_VECTOR = 14, 16
 
 
 def fetch(folder: Path) -> bytes:
-    """Returns the package's data file; apt-get downloads the package into `folder`, nothing is installed.
-
-    Needs Debian's package lists (`apt-get update`).
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["apt-get", "download", "--quiet", "--quiet", _PACKAGE], cwd=folder, check=True)
-    package = next(folder.glob(f"{_PACKAGE}_*.deb"))
-    subprocess.run(["dpkg-deb", "--extract", str(package), str(folder / "extracted")], check=True)
-    return (folder / "extracted" / _DATA).read_bytes()
+    """Returns the package's data file; it is downloaded and read, nothing is installed."""
+    with apt.private(folder) as archive:
+        archive.run("download", _PACKAGE)
+        package = next(archive.folder.glob(f"{_PACKAGE}_*.deb"))
+        extracted = archive.folder / "extracted"
+        subprocess.run(["dpkg-deb", "--extract", str(package), str(extracted)], check=True)
+        return (extracted / _DATA).read_bytes()
 
 
 def passages(data: bytes) -> Iterator[str]:

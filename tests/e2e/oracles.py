@@ -59,11 +59,11 @@ def vectors(checkpoint: Path, rows: Rows) -> list[list[float]]:
     return found
 
 
-def sequences(checkpoint: Path, rows: Rows, **search: Any) -> list[str]:
+def sequences(checkpoint: Path, texts: Sequence[str], **search: Any) -> list[str]:
     """Returns what generate makes of each text, alone."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
-    return [_rewritten(tokenizer, model, row["text"], search) for row in rows]
+    return [_rewritten(tokenizer, model, text, search) for text in texts]
 
 
 def continuations(checkpoint: Path, prompts: Sequence[str], num_tokens: int) -> list[str]:

@@ -1,5 +1,6 @@
 """Every task by `conch ship`: 200 held-out inputs through the gateway are answered as transformers does."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,8 +32,9 @@ _QUICK = {
 def ship(
     request: pytest.FixtureRequest, conch: Conch, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """Ships a task's sample as a model named `held-out-<task>` and returns its checkpoint."""
+    """Ships a task's sample once, as a model named `held-out-<task>`, and returns its checkpoint."""
 
+    @functools.cache
     def run(task: str) -> Path:
         sample = SAMPLES[task]
         data = sample.write(tmp_path_factory.mktemp(task), 2 * NUM_INPUTS)
@@ -68,7 +70,14 @@ def _options(sample: Sample) -> list[str]:
 def _written(fields: dict[str, Any]) -> list[str]:
     """Returns name=value for each value of each field."""
     values = [(name, one) for name, v in fields.items() for one in (v if isinstance(v, list) else [v])]
-    return [f"{name}={one if isinstance(one, str) else json.dumps(one)}" for name, one in values]
+    # Enums by their short names, as people write them: ADAPTATION_FULL is full.
+    short = {name: name.upper() + "_" for name in fields}
+    return [
+        f"{name}={one.removeprefix(short[name]).lower() if one.startswith(short[name]) else one}"
+        if isinstance(one, str)
+        else f"{name}={json.dumps(one)}"
+        for name, one in values
+    ]
 
 
 def held_out(checkpoint: Path) -> list[dict[str, Any]]:
@@ -145,7 +154,7 @@ def test_sequences_of_text2text_generation(
     translated = [row["text"].removeprefix(TRANSLATE) for row in rows if row["text"].startswith(TRANSLATE)]
     got = asked(summarized, lambda part: client.summarize(part, model=model, **options).summaries)
     got += asked(translated, lambda part: client.translate(part, model=model, **options).translations)
-    want = oracles.sequences(checkpoint, rows, **options)
+    want = oracles.sequences(checkpoint, texts_of(rows), **options)
     assert [answer.text for answer in got] == want
     assert len(set(want)) > 10, "a model that always writes the same proves nothing"
 
