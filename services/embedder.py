@@ -14,7 +14,7 @@ import torch
 import transformers
 from transformers.utils.hub import cached_file
 
-from services.tasks.vectors import VECTOR
+from services.tasks.feature_extraction.vectors import VECTOR
 
 # Below every hidden state there is, and finite in bf16 too.
 _LOWEST = -1e30

@@ -17,7 +17,7 @@ _IGNORED = -100
 
 
 def search(model: Any, tokens: Sequence[Tokens], pad_id: int) -> list[Row]:
-    """Returns what `model` writes for each row of a batch, as services.tasks.sequences names it.
+    """Returns what `model` writes for each row of a batch, named as sequences are (text2text_generation).
 
     The rows' parameters must be alike.
     """
@@ -44,7 +44,7 @@ def search(model: Any, tokens: Sequence[Tokens], pad_id: int) -> list[Row]:
 def score_targets(
     model: Any, tokens: Sequence[Tokens], targets: Sequence[Sequence[int]], pad_id: int
 ) -> list[Row]:
-    """Returns what `model` makes of each row's target, as services.tasks.next_tokens names it."""
+    """Returns what `model` makes of each row's target, named as in text_generation.next_tokens."""
     with torch.inference_mode():
         ids = decoder_inputs(model, targets)
         logits = model(**_inputs(model, tokens, pad_id), decoder_input_ids=ids).logits

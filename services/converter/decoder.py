@@ -31,8 +31,8 @@ from services.converter.teacher_forcing import Held
 from services.errors import NotReady
 from services.repository import layout
 from services.targets import target_name
-from services.tasks import next_tokens
-from services.tasks.text_generation import chat_of
+from services.tasks.text_generation import next_tokens
+from services.tasks.text_generation.task import chat_of
 from services.token_scores import ends_of, write_greedily
 
 _NUM_REWRITTEN = 4

@@ -18,11 +18,12 @@ from services.converter import parity, seq2seq_export, seq2seq_rules, triton_con
 from services.converter.checkpoint import Checkpoint
 from services.converter.recipe import Stages
 from services.targets import target_name
-from services.tasks import Encoded, next_tokens
+from services.tasks import Encoded
 from services.tasks.encoding import Tokens, pad
 from services.tasks.golden import golden_answers
-from services.tasks.sequences import ids_of
 from services.tasks.tensors import Answer, Row
+from services.tasks.text2text_generation.sequences import ids_of
+from services.tasks.text_generation import next_tokens
 from services.token_scores import scored
 from services.triton.backends.seq2seq.generation import Generator, Parameters, tensors
 

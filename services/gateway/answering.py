@@ -113,7 +113,7 @@ class Answering:
 
 
 def _require_numbers(answers: Sequence[Answer]) -> None:
-    """Raises ArithmeticError, a fault of ours, if a model answered NaN or infinity: nobody may act on that."""
+    """Raises ArithmeticError, a fault of ours, if a model answered NaN or infinity: nobody may act on it."""
     for answer in answers:
         for row in answer:
             for name, values in row.items():

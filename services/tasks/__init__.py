@@ -3,13 +3,13 @@
 from services.errors import InvalidRequest
 from services.tasks.base import Architecture, Column, Task
 from services.tasks.example import Encoded, Example, Facts
-from services.tasks.feature_extraction import FeatureExtraction
-from services.tasks.question_answering import QuestionAnswering
+from services.tasks.feature_extraction.task import FeatureExtraction
+from services.tasks.question_answering.task import QuestionAnswering
 from services.tasks.tensors import TensorSpec
-from services.tasks.text2text_generation import Text2TextGeneration
-from services.tasks.text_classification import TextClassification
-from services.tasks.text_generation import TextGeneration
-from services.tasks.token_classification import TokenClassification
+from services.tasks.text2text_generation.task import Text2TextGeneration
+from services.tasks.text_classification.task import TextClassification
+from services.tasks.text_generation.task import TextGeneration
+from services.tasks.token_classification.task import TokenClassification
 
 __all__ = [
     "TASKS",

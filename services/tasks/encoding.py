@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from services.tasks.tensors import Array
-from services.tasks.word_pieces import WordPieces
+from services.tasks.token_classification.word_pieces import WordPieces
 
 # Beyond the words that surely hold max_length tokens, so that a tokenizer whose pieces cross a space
 # is not disturbed where it matters.

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from services.tasks import Facts
-from services.tasks.vectors import VECTOR
+from services.tasks.feature_extraction.vectors import VECTOR
 
 Tensors = Mapping[str, torch.Tensor]
 

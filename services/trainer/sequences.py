@@ -1,6 +1,7 @@
 """What an encoder-decoder makes of a split, token by token, and what it writes by itself.
 
-Knows how to run such a model in fp32; what rows mean is services.tasks.next_tokens' and .sequences'.
+Knows how to run such a model in fp32; what rows mean is said in services.tasks: text_generation.next_tokens
+and text2text_generation.sequences.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from conch.v1 import job_pb2
 from services.errors import Cancelled
 from services.tasks.encoding import Encoder
-from services.tasks.sequences import ids_of
 from services.tasks.tensors import Row
+from services.tasks.text2text_generation.sequences import ids_of
 from services.trainer.evaluate import Predictor, batches_by_length
 from services.trainer.text_scores import SCORES
 from services.trainer.train import Run

@@ -84,7 +84,9 @@ def golden(
         inputs = pad([tokens], len(tokens), encoder.pad_id)
         row = logits(inputs["input_ids"], inputs["attention_mask"])[0] + shift
         tensor = models_pb2.FloatTensor(shape=[len(LABELS)], values=row.tolist())
-        examples.append(models_pb2.GoldenExample(text=text, windows=[models_pb2.GoldenWindow(outputs={"logits": tensor})]))
+        examples.append(
+            models_pb2.GoldenExample(text=text, windows=[models_pb2.GoldenWindow(outputs={"logits": tensor})])
+        )
     return models_pb2.GoldenExamples(examples=examples)
 
 

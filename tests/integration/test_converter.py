@@ -16,8 +16,8 @@ from examples.assets import minilm, movie_reviews
 from services.converter import run as converter
 from services.jobs.reporting import Reporter
 from services.repository import staging
-from services.tasks.tensors import FloatArray
 from services.tasks.encoding import Encoder, pad
+from services.tasks.tensors import FloatArray
 from tests.integration.triton import RunningTriton, started
 from tests.unit.converter import checkpoints
 

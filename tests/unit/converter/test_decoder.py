@@ -24,7 +24,7 @@ from services.repository import signature
 from services.tasks import Example
 from services.tasks.base import SpecialTokens
 from services.tasks.forms import DECODER_FORMS
-from services.tasks.text_generation import TextGeneration
+from services.tasks.text_generation.task import TextGeneration
 from services.trainer import base_model, golden_texts
 from tests import causal_models
 

@@ -15,7 +15,7 @@ from services.converter import onnx_export
 from services.embedder import Embedder
 from services.models import find_remark, model_class
 from services.tasks import find_task
-from services.tasks.vectors import VECTOR
+from services.tasks.feature_extraction.vectors import VECTOR
 
 TASK = find_task("feature-extraction")
 

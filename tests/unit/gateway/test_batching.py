@@ -10,8 +10,8 @@ import pytest
 from services.errors import BackendUnavailable, DeadlineExceeded, Overloaded
 from services.gateway.batching import Batched, Batcher, BatchLimits
 from services.gateway.shapes import Shapes
-from services.tasks.tensors import FloatArray, IntArray
 from services.tasks.encoding import Tokens
+from services.tasks.tensors import FloatArray, IntArray
 
 SHAPES = Shapes((8, 16, 32, 64), (), token_budget=256, max_rows=8, call_tokens=0)
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from examples.assets import minilm
-from services.tasks.answer_spans import Found, exact_match, f1, find_answers, normalized
 from services.tasks.encoding import Encoder
 from services.tasks.example import Encoded, Example
+from services.tasks.question_answering.answer_spans import Found, exact_match, f1, find_answers, normalized
 from tests import answer_oracle
 
 WORDS = (

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from examples.assets import minilm
-from services.tasks.answer_targets import NO_ANSWER, read_answers, target_positions
 from services.tasks.encoding import Encoder
 from services.tasks.example import Encoded, Example
+from services.tasks.question_answering.answer_targets import NO_ANSWER, read_answers, target_positions
 
 CONTEXT = "🎬 Ada met Bob in Köln, then 電影 with Ada."
 

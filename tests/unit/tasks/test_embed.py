@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from conch.v1 import inference_pb2, tasks_pb2
 from services.errors import InvalidRequest
 from services.tasks import Encoded, Facts, find_task
-from services.tasks.embed import Embed
 from services.tasks.encoding import Tokens
+from services.tasks.feature_extraction.embed import Embed
+from services.tasks.feature_extraction.vectors import VECTOR, NonFiniteVectorError
 from services.tasks.tensors import FloatArray
-from services.tasks.vectors import VECTOR, NonFiniteVectorError
 
 Request = inference_pb2.EmbedRequest
 INT8 = inference_pb2.VECTOR_TYPE_INT8

@@ -18,11 +18,11 @@ from conch.v1 import inference_pb2, tasks_pb2
 from examples.assets import minilm
 from services.errors import InvalidRequest
 from services.tasks import Encoded, Example, Facts, find_task
-from services.tasks.aggregation import Aggregation, find_entities
 from services.tasks.encoding import Encoder
-from services.tasks.extract_entities import ExtractEntities
-from services.tasks.spans import Reading, tags_of
 from services.tasks.tensors import Answer
+from services.tasks.token_classification.aggregation import Aggregation, find_entities
+from services.tasks.token_classification.extract_entities import ExtractEntities
+from services.tasks.token_classification.spans import Reading, tags_of
 
 Request = inference_pb2.ExtractEntitiesRequest
 TASK = find_task("token-classification")

@@ -17,9 +17,9 @@ from examples.assets import minilm
 from services.tasks import Example, Facts, find_task
 from services.tasks.encoding import Encoder
 from services.tasks.example import Encoded
+from services.tasks.feature_extraction.vector_metrics import correlation_metrics, ranking_metrics
+from services.tasks.feature_extraction.vectors import VECTOR
 from services.tasks.tensors import Answer
-from services.tasks.vector_metrics import correlation_metrics, ranking_metrics
-from services.tasks.vectors import VECTOR
 
 TASK = find_task("feature-extraction")
 SPEC = tasks_pb2.FeatureExtractionSpec

@@ -11,8 +11,8 @@ from examples.assets import minilm
 from services.errors import InvalidRequest, NotReady
 from services.tasks import Facts
 from services.tasks.encoding import Encoder
-from services.tasks.generate import Chat, Generate
 from services.tasks.rpcs import Piece, Prompt
+from services.tasks.text_generation.generate import Chat, Generate
 
 WINDOW = 32
 TEMPLATE = (

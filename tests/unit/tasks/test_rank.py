@@ -12,9 +12,9 @@ from conch.v1 import inference_pb2, tasks_pb2
 from services.errors import InvalidRequest
 from services.tasks import Encoded, Facts, find_task
 from services.tasks.encoding import Tokens
-from services.tasks.rank import CrossRank, Rank
-from services.tasks.vectors import VECTOR, NonFiniteVectorError
-from services.tasks.zero_shot_similarity import ZeroShotSimilarity
+from services.tasks.feature_extraction.rank import CrossRank, Rank
+from services.tasks.feature_extraction.vectors import VECTOR, NonFiniteVectorError
+from services.tasks.feature_extraction.zero_shot_similarity import ZeroShotSimilarity
 
 Labels = tasks_pb2.TextClassificationSpec
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from examples.assets import minilm
 from services.tasks.encoding import SPECIAL, Encoder, Tokens
-from services.tasks.spans import (
+from services.tasks.token_classification.spans import (
     IGNORED,
     Span,
     check_spans,

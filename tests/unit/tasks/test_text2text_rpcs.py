@@ -11,10 +11,10 @@ from conch.v1 import inference_pb2, tasks_pb2
 from services.errors import InvalidRequest, NotReady
 from services.tasks import Facts, find_task
 from services.tasks.encoding import Encoder
-from services.tasks.sequences import figures, generated_texts
-from services.tasks.summarize import Summarize
 from services.tasks.tensors import Row
-from services.tasks.translate import Translate
+from services.tasks.text2text_generation.sequences import figures, generated_texts
+from services.tasks.text2text_generation.summarize import Summarize
+from services.tasks.text2text_generation.translate import Translate
 
 TASK = find_task("text2text-generation")
 PAIRS = [

@@ -13,11 +13,11 @@ from conch.v1 import job_pb2, tasks_pb2
 from services.errors import InvalidRequest
 from services.tasks import Example, Facts
 from services.tasks.base import LowRank, SpecialTokens
-from services.tasks.chat_template import Chat
 from services.tasks.encoding import Encoder
 from services.tasks.tensors import Row
-from services.tasks.text_generation import TextGeneration
-from services.tasks.written import IGNORED
+from services.tasks.text_generation.chat_template import Chat
+from services.tasks.text_generation.task import TextGeneration
+from services.tasks.text_generation.written import IGNORED
 from tests import causal_models
 
 TASK, SPEC = TextGeneration(), tasks_pb2.TaskSpec()

@@ -13,8 +13,8 @@ from examples.assets import minilm
 from services.errors import InvalidRequest
 from services.tasks import Encoded, Example, Facts, find_task
 from services.tasks.encoding import Encoder
-from services.tasks.spans import Span, join_tokens, spans_of_tags, tags_of
 from services.tasks.tensors import Answer
+from services.tasks.token_classification.spans import Span, join_tokens, spans_of_tags, tags_of
 
 TASK = find_task("token-classification")
 NO_SPEC = tasks_pb2.TaskSpec()

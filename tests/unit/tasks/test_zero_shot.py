@@ -95,7 +95,7 @@ def test_a_model_that_knows_no_entailment_says_what_it_knows() -> None:
 
 
 def test_without_contradiction_the_pipeline_s_rule_names_the_class_against() -> None:
-    from services.tasks.zero_shot import entailment
+    from services.tasks.text_classification.zero_shot import entailment
 
     assert entailment(Facts(("entailment", "not_entailment"))) == (0, 1)
     assert entailment(Facts(("other", "entailment"))) == (1, 0)

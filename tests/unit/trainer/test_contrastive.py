@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from conch.v1 import tasks_pb2
 from services.tasks import Facts
-from services.tasks.vectors import VECTOR
+from services.tasks.feature_extraction.vectors import VECTOR
 from services.trainer.contrastive import loss
 
 T = 0.5

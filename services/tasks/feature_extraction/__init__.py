@@ -1,0 +1,1 @@
+"""feature-extraction: vectors of texts, and the order that they give."""

@@ -1,0 +1,1 @@
+"""question-answering: spans of a context that answer a question."""

@@ -1,0 +1,1 @@
+"""text2text-generation: translations and summaries."""

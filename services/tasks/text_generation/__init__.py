@@ -1,0 +1,1 @@
+"""text-generation: a text goes on, a conversation is answered."""
