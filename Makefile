@@ -6,10 +6,10 @@ export TOKENIZERS_PARALLELISM = false
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test check format protos bench golden clean
+.PHONY: help setup up demo demo-all test check format protos bench bench-generation golden clean
 
 help: ## This page
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Environments and Debian packages; quick when nothing changed
 	@scripts/setup.sh
@@ -19,6 +19,9 @@ up: setup ## Triton and the three services on this machine; Ctrl-C stops them
 
 demo: setup ## Real reviews -> fine-tuned MiniLM -> certified version -> typed answers, in minutes
 	@$(PYTHON) -m examples.demo
+
+demo-all: setup ## The same for every task: entities, answers, embeddings, translation, summaries, generation
+	@$(PYTHON) -m examples.demo_all $(ARGS)
 
 test: ## All tests, against a real Triton and a real PostgreSQL
 	@scripts/setup.sh test
@@ -40,6 +43,9 @@ protos: setup ## Generate the code of protos/conch/v1 anew
 
 bench: setup ## Measure; prints lines `ratio <name> <value>`
 	@$(PYTHON) -m benchmarks $(ARGS)
+
+bench-generation: setup ## Streams beside transformers' generate; prints lines `ratio <name> <value>`
+	@$(PYTHON) -m benchmarks.generation $(ARGS)
 
 golden: setup ## Refresh tests/golden on purpose; look at the diff before you commit it
 	CONCH_GOLDEN=1 $(PYTHON) -m pytest tests -k golden
