@@ -15,13 +15,15 @@ from pathlib import Path
 
 from benchmarks.peers import Peer
 from conch.client import Conch as Client
-from examples.assets import smollm2, writing_prompts
+from examples.assets import austen, smollm2
 from examples.stack import Conch, running
 
 MODEL, TOKENS, STREAMS = "smollm2", 64, 8
 PRECISIONS = ("int8", "bf16", "fp32")
 # Of a model that is kept as it is; the held-out texts are for its certificate.
-_SHIP = "--task text-generation --no-training --max-length 512"
+_SHIP = (
+    "--task text-generation --no-training --max-length 512 --max-validation-examples 8 --parity-examples 32"
+)
 
 
 def main() -> None:
@@ -47,7 +49,7 @@ class Bench:
         self._peer = peer
         # The first precision is the one that is asked for and has the plain names.
         self._suffix = "" if precision == PRECISIONS[0] else f"_{precision}"
-        self._prompts = writing_prompts(STREAMS)
+        self._prompts = _prompts(STREAMS)
 
     def run(self) -> None:
         """Warms both sides up, then measures."""
@@ -106,11 +108,15 @@ def _home() -> Path:
 
 def _ship(conch: Conch, precision: str) -> None:
     """Makes and routes the version of a precision; what an earlier run made is used again."""
-    from examples.assets import public_domain_texts
-
     target = f"--target openvino={precision} --id bench-{precision}"
-    data, base = str(public_domain_texts()), str(smollm2())
+    data, base = str(austen()), str(smollm2())
     conch("ship", data, "--model", MODEL, "--base-model", base, *_SHIP.split(), *target.split())
+
+
+def _prompts(num: int) -> list[str]:
+    """Returns the first words of passages, 20 to 40 tokens."""
+    passages = austen().read_text(encoding="utf-8").split("\n\n")
+    return [" ".join(passage.split()[: 16 + 2 * i]) for i, passage in enumerate(passages[:num])]
 
 
 if __name__ == "__main__":
