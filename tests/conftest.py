@@ -86,4 +86,4 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests import causal_models
 
     causal_models.seeded()
-    return causal_models.save_llama(tmp_path_factory.mktemp("tiny-llama"))
+    return causal_models.save_llama(tmp_path_factory.mktemp("tiny-llama"), positions=512)

@@ -1,13 +1,16 @@
 """One Conch for all end-to-end tests: `conch up` with a real Triton, and a model shipped through it."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from examples.assets import minilm
 from examples.stack import Conch, running
+from tests.e2e import samples
 from tests.e2e.shipped import Shipped
+from tests.integration.samples import SAMPLES
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +35,17 @@ def sentiment(conch: Conch, reviews: Path) -> Shipped:
         checkpoint=conch.home / "artifacts" / "training" / "sentiment-1",
         versions=conch.home / "model_repository" / "sentiment",
     )
+
+
+@pytest.fixture(scope="session")
+def ship(
+    request: pytest.FixtureRequest, conch: Conch, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Ships a task's sample when it is first asked for, as a model named `held-out-<task>`."""
+
+    @functools.cache
+    def run(task: str) -> Path:
+        base = request.getfixturevalue(SAMPLES[task].base)
+        return samples.ship(conch, task, base, tmp_path_factory.mktemp(task))
+
+    return run

@@ -11,8 +11,9 @@ import torch
 import transformers
 from transformers import pipeline
 
+from tests.e2e.samples import MAX_LENGTH
+
 Rows = Sequence[dict[str, Any]]
-MAX_LENGTH = 64
 
 
 def labels(checkpoint: Path, rows: Rows) -> list[dict[str, float]]:

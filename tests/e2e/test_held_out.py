@@ -1,83 +1,26 @@
 """Every task by `conch ship`: 200 held-out inputs through the gateway are answered as transformers does."""
 
-import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import json_format
 
 from conch.client import Conch as Client
 from conch.vectors import vectors
 from examples.stack import Conch
 from tests.e2e import oracles
-from tests.integration.samples import SAMPLES, Sample
+from tests.e2e.samples import NUM_INPUTS
 
-NUM_INPUTS, AT_ONCE, TOLERANCE = 200, 50, 1e-3
+AT_ONCE, TOLERANCE = 50, 1e-3
 SUMMARIZE, TRANSLATE = "summarize: ", "translate: "
-# As many are held out as are trained on; the proof is on fp32.
-_SHIP = "--validation-fraction 0.5 --parity-examples 64".split()
-_QUICK = {
-    "num_epochs": 1,
-    "batch_size": 8,
-    "learning_rate": 1e-3,
-    "evaluations_per_epoch": 1,
-    "max_length": oracles.MAX_LENGTH,
-}
-
-
-@pytest.fixture(scope="module")
-def ship(
-    request: pytest.FixtureRequest, conch: Conch, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """Ships a task's sample once, as a model named `held-out-<task>`, and returns its checkpoint."""
-
-    @functools.cache
-    def run(task: str) -> Path:
-        sample = SAMPLES[task]
-        data = sample.write(tmp_path_factory.mktemp(task), 2 * NUM_INPUTS)
-        base = request.getfixturevalue(sample.base)
-        name = f"held-out-{task}"
-        given = ("--task", task, "--model", name, "--base-model", str(base), "--id", name)
-        conch("ship", str(data), *given, *_SHIP, *_hyperparameters(sample), *_options(sample))
-        return conch.home / "artifacts" / "training" / name
-
-    return run
 
 
 @pytest.fixture(scope="module")
 def client(conch: Conch) -> Iterator[Client]:
     with Client(conch.gateway, timeout_seconds=120) as client:
         yield client
-
-
-def _hyperparameters(sample: Sample) -> list[str]:
-    chosen = {**_QUICK, **sample.hyperparameters}
-    flags = {name.replace("_", "-").replace("num-", ""): value for name, value in chosen.items()}
-    return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-
-
-def _options(sample: Sample) -> list[str]:
-    kind = sample.spec.WhichOneof("kind")
-    if kind is None:
-        return []
-    given = json_format.MessageToDict(getattr(sample.spec, kind), preserving_proto_field_name=True)
-    return [part for option in _written(given) for part in ("--option", option)]
-
-
-def _written(fields: dict[str, Any]) -> list[str]:
-    """Returns name=value for each value of each field."""
-    values = [(name, one) for name, v in fields.items() for one in (v if isinstance(v, list) else [v])]
-    # Enums by their short names, as people write them: ADAPTATION_FULL is full.
-    short = {name: name.upper() + "_" for name in fields}
-    return [
-        f"{name}={one.removeprefix(short[name]).lower() if one.startswith(short[name]) else one}"
-        if isinstance(one, str)
-        else f"{name}={json.dumps(one)}"
-        for name, one in values
-    ]
 
 
 def held_out(checkpoint: Path) -> list[dict[str, Any]]:

@@ -204,6 +204,6 @@ SAMPLES: dict[str, Sample] = {
             )
         ),
         # Where a model is sure of nothing, greedy texts part on rounding.
-        hyperparameters={"num_epochs": 6, "learning_rate": 1e-2, "max_length": 128},
+        hyperparameters={"num_epochs": 6, "learning_rate": 1e-2, "max_length": 512},
     ),
 }

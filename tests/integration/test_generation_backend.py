@@ -371,7 +371,7 @@ def test_a_model_that_is_unloaded_lets_its_texts_end_and_goes_without_a_fault(se
     stream.next()
     served.triton.client.unload_model("going")
     assert stream.rest().num_tokens == 300
-    wait_until(lambda: "successfully unloaded 'going'" in served.triton.log.read_text())
+    wait_until(lambda: "successfully unloaded 'going'" in served.triton.log.read_text(), 60)
     assert "Error" not in served.triton.log.read_text().split("'going'")[-2]
 
 

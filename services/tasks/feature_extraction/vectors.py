@@ -32,7 +32,8 @@ def vectors_of(answers: Sequence[Answer]) -> FloatArray:
 def unit(vectors: FloatArray) -> FloatArray:
     """Returns vectors scaled to length 1, `(..., dimension)`; the zero vector stays what it is."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+    with np.errstate(invalid="ignore"):  # infinity becomes NaN, which its caller looks for
+        return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
 
 def cosines(queries: FloatArray, passages: FloatArray) -> FloatArray:

@@ -59,7 +59,7 @@ def test_it_is_the_mean_cross_entropy_of_both_directions() -> None:
     first, second = torch.randn(5, 4), torch.randn(5, 4)
     logits = cosine_similarity(first[:, None], second[None], dim=-1) / T
     want = [torch.nn.functional.cross_entropy(side, torch.arange(5)) for side in (logits, logits.T)]
-    assert float(of(first.tolist(), second.tolist())) == pytest.approx(float(sum(want) / 2), rel=1e-5)
+    assert of(first.tolist(), second.tolist()).item() == pytest.approx(float(sum(want) / 2), rel=1e-5)
 
 
 def test_a_negative_counts_against_every_row() -> None:
