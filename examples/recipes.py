@@ -128,7 +128,8 @@ RECIPES: dict[str, Recipe] = {
         base=text_pairs.small_translator,
         flags='--option language_pairs={"source":"en","target":"de"} --option max_target_length=48 '
         "--validation-fraction 0.05 --max-validation-examples 300 --max-length 48 --batch-size 64 "
-        "--learning-rate 3e-3 --epochs 3 --evaluations-per-epoch 1 --precision bf16 --parity-examples 100",
+        "--learning-rate 3e-3 --epochs 3 --evaluations-per-epoch 1 --precision bf16 --threads 1 "
+        "--parity-examples 100",
         ask=_translation,
     ),
     "summarization": Recipe(
@@ -138,7 +139,7 @@ RECIPES: dict[str, Recipe] = {
         base=text_pairs.small_summarizer,
         flags="--option max_target_length=32 --validation-fraction 0.02 --max-train-examples 16000 "
         "--max-validation-examples 300 --max-length 96 --batch-size 64 --learning-rate 3e-3 --epochs 1 "
-        "--evaluations-per-epoch 1 --precision bf16 --parity-examples 100",
+        "--evaluations-per-epoch 1 --precision bf16 --threads 1 --parity-examples 100",
         ask=_summary,
     ),
     "text-generation": Recipe(

@@ -33,7 +33,9 @@ class _RuntimeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     RUNTIME_ONNXRUNTIME: _Runtime.ValueType  # 1
     """Triton's onnxruntime backend over model.onnx; runs anywhere."""
     RUNTIME_OPENVINO: _Runtime.ValueType  # 2
-    """OpenVINO: Triton's openvino backend over openvino.onnx, openvino-genai for text-generation; CPU only."""
+    """OpenVINO: Triton's openvino backend over openvino.onnx, for text-generation Conch's engine over
+    openvino/openvino_model.xml; CPU only.
+    """
     RUNTIME_VLLM: _Runtime.ValueType  # 4
     """Triton's vllm backend over the checkpoint itself; GPU, text-generation only."""
 
@@ -45,7 +47,9 @@ RUNTIME_UNSPECIFIED: Runtime.ValueType  # 0
 RUNTIME_ONNXRUNTIME: Runtime.ValueType  # 1
 """Triton's onnxruntime backend over model.onnx; runs anywhere."""
 RUNTIME_OPENVINO: Runtime.ValueType  # 2
-"""OpenVINO: Triton's openvino backend over openvino.onnx, openvino-genai for text-generation; CPU only."""
+"""OpenVINO: Triton's openvino backend over openvino.onnx, for text-generation Conch's engine over
+openvino/openvino_model.xml; CPU only.
+"""
 RUNTIME_VLLM: Runtime.ValueType  # 4
 """Triton's vllm backend over the checkpoint itself; GPU, text-generation only."""
 Global___Runtime: typing_extensions.TypeAlias = Runtime
