@@ -122,7 +122,9 @@ def cache_folder() -> Path:
 def _from_gguf(source: Path, name: str, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=name, dtype=torch.float32)
     # Its weights are whole numbers no more, and would not be saved as long as it says so.
     del model.config.quantization_config

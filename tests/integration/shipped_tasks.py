@@ -12,6 +12,7 @@ from services.converter import run as converter
 from services.converter import validation
 from services.jobs.reporting import Reporter
 from services.repository import versions
+from services.tasks import find_task
 from services.trainer.defaults import with_defaults
 from services.trainer.run import run as train
 from tests.integration.samples import Sample
@@ -84,7 +85,7 @@ def _convert(task: str, checkpoint: Path, folder: Path, repository: Path) -> Non
             model=task,
             num_parity_examples=32,
             # Two dozen examples resolve rates coarsely, and tiny models stand on ties.
-            limits={},
+            limits=dict.fromkeys(find_task(task).rates, 0.2),
         )
     )
     validation.check(spec)

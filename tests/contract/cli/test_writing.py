@@ -150,7 +150,9 @@ def test_an_empty_answer_does_not_stop_a_conversation(
 )
 def test_ctrl_c_ends_the_call_and_is_130(services: FakeServices, arguments: tuple[str, ...]) -> None:
     services.gateway.delay(0.5)
-    command = [sys.executable, "-m", "services.cli", *arguments, "-m", "m"]
+    # Whoever runs the tests in the background has them ignore SIGINT, and children inherit that.
+    heard = ["env", "--default-signal=INT"]
+    command = [*heard, sys.executable, "-m", "services.cli", *arguments, "-m", "m"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ)
     assert process.stdout
     first = process.stdout.read1()
