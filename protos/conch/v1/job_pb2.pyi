@@ -388,7 +388,7 @@ class Evaluation(google.protobuf.message.Message):
     @property
     def metrics(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """By the field's name, such as "accuracy" or "macro_f1"; ratios lie in [0, 1], "loss" in nats,
-        "bleu", "chrf" and "rouge_l" in [0, 100].
+        "bleu" and "chrf" in [0, 100].
         """
 
     @property
