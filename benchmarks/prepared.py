@@ -23,7 +23,7 @@ _LIMITS = "--limit label_flip_rate=0.2 --limit accuracy_drop=0.2 --limit max_abs
 
 def home() -> Path:
     """Returns the folder in which both versions are routed; makes them if they are not there."""
-    folder = Path(os.environ.get("CONCH_HOME", ".conch")).absolute() / "bench"
+    folder = Path(os.environ.get("CONCH_HOME", ".conch")).absolute() / "bench-classification"
     if not (folder / "prepared").exists():
         with running(folder, runtime="onnxruntime") as conch:
             _ship(conch)
