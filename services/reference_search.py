@@ -10,10 +10,8 @@ import numpy as np
 import torch
 
 from services.tasks.encoding import Tokens, pad
-from services.tasks.tensors import Row
+from services.tasks.tensors import IGNORED, Row
 from services.token_scores import ends_of, scored
-
-_IGNORED = -100
 
 
 def search(model: Any, tokens: Sequence[Tokens], pad_id: int) -> list[Row]:
@@ -54,7 +52,7 @@ def score_targets(
 def decoder_inputs(model: Any, targets: Sequence[Sequence[int]]) -> torch.Tensor:
     """Returns what the decoder reads to say `targets`: the same one later, `(row, longest)`."""
     longest = max(map(len, targets))
-    labels = [[*ids, *[_IGNORED] * (longest - len(ids))] for ids in targets]
+    labels = [[*ids, *[IGNORED] * (longest - len(ids))] for ids in targets]
     shifted: torch.Tensor = model.prepare_decoder_input_ids_from_labels(
         labels=torch.tensor(labels, device=model.device)
     )

@@ -1,6 +1,6 @@
 """What a causal language model makes of known text, and what it writes by itself: torch's side of generation.
 
-Reduces logits to the rows of services.tasks.text_generation.next_tokens where they are made, because those
+Reduces logits to the rows of services.tasks.next_tokens where they are made, because those
 of a whole vocabulary are 200 KB a token. Knows torch; knows nothing about data, jobs or runtimes.
 """
 
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from services.tasks.encoding import Tokens
-from services.tasks.tensors import FloatArray, Row
-from services.tasks.text_generation.next_tokens import NUM_TOP
-from services.tasks.text_generation.written import IGNORED, labels
+from services.tasks.next_tokens import NUM_TOP
+from services.tasks.tensors import IGNORED, FloatArray, Row
+from services.tasks.text_generation.written import labels
 
 
 def score(logits: torch.Tensor, windows: Sequence[Tokens], like: Sequence[Row] | None = None) -> list[Row]:

@@ -60,6 +60,16 @@ def batches(texts: Sequence[str], size: int = BATCH) -> Iterator[Sequence[str]]:
         yield texts[start : start + size]
 
 
+def answers(
+    rpc: Callable[[Any], Any], request: Any, texts: Sequence[str], size: int = BATCH
+) -> Iterator[tuple[Sequence[str], Any]]:
+    """Yields the texts of each batch and the answer to the request with them as its `texts`."""
+    for batch in batches(texts, size):
+        del request.texts[:]
+        request.texts.extend(batch)
+        yield batch, rpc(request)
+
+
 def ask(
     rpc: Callable[[Any], Any],
     request: Any,
@@ -69,11 +79,8 @@ def ask(
     view: Callable[[Sequence[str], Any], RenderableType],
     size: int = BATCH,
 ) -> None:
-    """Sends the request once a batch, as its `texts`, and prints each answer as it comes."""
-    for batch in batches(texts, size):
-        del request.texts[:]
-        request.texts.extend(batch)
-        answer = rpc(request)
+    """Sends the request once a batch and prints each answer as it comes."""
+    for batch, answer in answers(rpc, request, texts, size):
         output.print_result(answer, as_json=as_json, view=view(batch, answer))
 
 

@@ -8,7 +8,7 @@ import typer
 from conch.v1 import inference_pb2
 from conch.vectors import vectors
 from services.cli import answers_views, output
-from services.cli.asking import File, Model, Texts, Version, asked_model, batches, several
+from services.cli.asking import File, Model, Texts, Version, answers, asked_model, batches, several
 from services.cli.output import AsJson
 from services.cli.stubs import Stubs, connect
 
@@ -68,10 +68,7 @@ def embed(
         num_dimensions=dimensions,
         vector_type=inference_pb2.VectorType.Value(f"VECTOR_TYPE_{type.name}"),
     )
-    for batch in batches(chosen):
-        del request.texts[:]
-        request.texts.extend(batch)
-        answer = stubs.inference.Embed(request)
+    for batch, answer in answers(stubs.inference.Embed, request, chosen):
         if numbers:
             output.print_lines(vectors(answer))
         else:

@@ -12,7 +12,7 @@ import typer
 
 from conch.v1 import inference_pb2
 from services.cli import answers_views, output
-from services.cli.asking import File, Model, Texts, Version, asked_model, batches, read, several
+from services.cli.asking import File, Model, Texts, Version, answers, asked_model, read, several
 from services.cli.options import takes
 from services.cli.output import AsJson
 from services.cli.specs import Option, Whole
@@ -114,10 +114,7 @@ def summarize(
 def _write(
     rpc: Callable[[Any], Any], request: Any, texts: Sequence[str], field: str, *, as_json: bool
 ) -> None:
-    for batch in batches(texts, _BATCH):
-        del request.texts[:]
-        request.texts.extend(batch)
-        answer = rpc(request)
+    for _, answer in answers(rpc, request, texts, _BATCH):
         if as_json:
             output.print_json(answer)
             continue

@@ -31,8 +31,9 @@ from services.converter.teacher_forcing import Held
 from services.errors import NotReady
 from services.repository import layout
 from services.targets import target_name
-from services.tasks.text_generation import next_tokens
-from services.tasks.text_generation.task import chat_of
+from services.tasks import next_tokens
+from services.tasks.example import grouped
+from services.tasks.text_generation.chat_template import chat_of
 from services.token_scores import ends_of, write_greedily
 
 _NUM_REWRITTEN = 4
@@ -138,7 +139,7 @@ class DecoderRecipe:
     ) -> job_pb2.Verdict:
         task = self.source.task
         rows = teacher_forcing.rows_of(held, _open(target, folder), check, held.reference)
-        reference, candidate = held.answers(held.reference), held.answers(rows)
+        reference, candidate = grouped(held.encoded, held.reference), grouped(held.encoded, rows)
         values = task.compare(held.encoded, reference, candidate, self.source.facts)
         form = task.form_of(target.runtime)
         if form is not None and form.pools:

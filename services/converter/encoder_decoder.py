@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
 from conch.v1 import conversion_pb2, job_pb2
 from services import reference_search
-from services.converter import parity, seq2seq_export, seq2seq_rules, triton_config
+from services.converter import parity, runtimes, seq2seq_export, seq2seq_rules, triton_config
 from services.converter.checkpoint import Checkpoint
 from services.converter.recipe import Stages
 from services.targets import target_name
-from services.tasks import Encoded
+from services.tasks import Encoded, next_tokens
 from services.tasks.encoding import Tokens, pad
 from services.tasks.golden import golden_answers
 from services.tasks.tensors import Answer, Row
 from services.tasks.text2text_generation.sequences import ids_of
-from services.tasks.text_generation import next_tokens
 from services.token_scores import scored
 from services.triton.backends.seq2seq.generation import Generator, Parameters, tensors
 
@@ -68,7 +66,7 @@ class EncoderDecoderRecipe:
         held = _hold(source, spec.num_parity_examples, stages)
         for target in spec.targets:
             stages.begin(f"parity {target_name(target.runtime, target.precision)}")
-            values = _figures(source, held, _generator(folder), stages)
+            values = _figures(source, held, Generator(folder, runtimes.session_options()), stages)
             yield parity.verdict(
                 target, source.task, values, _FILES, len(held.encoded), folder=folder, limits=spec.limits
             )
@@ -153,10 +151,3 @@ def _known(
         scored(logits[i, : len(target)], torch.tensor(target), row["top_ids"])
         for i, (target, row) in enumerate(zip(targets, like, strict=True))
     ]
-
-
-def _generator(folder: Path) -> Generator:
-    options = onnxruntime.SessionOptions()
-    # Idle threads that spin take the cores away from training jobs beside this one.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return Generator(folder, options)

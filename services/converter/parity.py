@@ -19,6 +19,7 @@ from services.converter.checkpoint import Checkpoint
 from services.errors import NotReady
 from services.tasks import Encoded, Facts, Task, TensorSpec
 from services.tasks.encoding import Encoder, Tokens, pad
+from services.tasks.example import grouped
 from services.tasks.golden import golden_answers
 from services.tasks.tensors import Answer, Array, Row, row_of
 
@@ -84,8 +85,7 @@ def run_batches(
         for members, outputs in zip(plan.members, pool.map(checked, plan.batches), strict=True):
             for place, i in enumerate(members):
                 rows[i] = row_of(outputs, place, len(windows[i]), plan.task.outputs)
-    numbers = iter(range(len(windows)))
-    return [[rows[next(numbers)] for _ in one.windows] for one in plan.encoded]
+    return grouped(plan.encoded, (rows[i] for i in range(len(windows))))
 
 
 def torch_runner(model: transformers.PreTrainedModel, outputs: Sequence[TensorSpec]) -> runtimes.Run:

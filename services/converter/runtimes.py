@@ -26,12 +26,17 @@ def open_graph(path: Path, runtime: job_pb2.Runtime.ValueType) -> Run:
     return _open_openvino(path) if runtime == job_pb2.RUNTIME_OPENVINO else _open_onnxruntime(path)
 
 
-def _open_onnxruntime(path: Path) -> Run:
+def session_options() -> onnxruntime.SessionOptions:
+    """Returns the options of onnxruntime sessions that run beside training jobs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: warnings here are about fusions that did not apply
-    # Idle threads that spin take the cores away from training jobs beside this one.
+    # Idle threads that spin take the cores away from those jobs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return options
+
+
+def _open_onnxruntime(path: Path) -> Run:
+    session = onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from services.converter.checkpoint import Checkpoint
 from services.converter.logits import Logits
 from services.tasks import Encoded
 from services.tasks.encoding import Tokens, pad
-from services.tasks.tensors import Answer, Row
+from services.tasks.tensors import Row
 from services.token_scores import score
 
 _MOST_TOKENS = 4096
@@ -36,11 +36,6 @@ class Held:
     def windows(self) -> list[Tokens]:
         """All windows of all examples, in order."""
         return [window for one in self.encoded for window in one.windows]
-
-    def answers(self, rows: Sequence[Row]) -> list[Answer]:
-        """Returns the rows of all windows as one answer an example."""
-        left = iter(rows)
-        return [[next(left) for _ in one.windows] for one in self.encoded]
 
 
 def hold(source: Checkpoint, run: Logits, *, num_examples: int, check: Callable[[], None]) -> Held:

@@ -19,9 +19,9 @@ from services.tasks import Facts, Task
 from services.tasks.encoding import Encoder
 from services.tasks.example import answers_of
 from services.tasks.golden import golden_answers
+from services.tasks.next_tokens import NUM_WRITTEN
 from services.tasks.rpcs import Prompt
 from services.tasks.tensors import Answer, Array
-from services.tasks.text_generation.next_tokens import NUM_WRITTEN
 
 
 def read_golden(folder: Path) -> list[models_pb2.GoldenExample]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from conch.v1 import models_pb2, tasks_pb2
 from services.tasks.encoding import Tokens
-from services.tasks.tensors import Answer, Array, TensorSpec, cut_row
+from services.tasks.tensors import Answer, Array, Row, TensorSpec, cut_row
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,23 @@ class Facts:
         return cls(tuple(manifest.labels), manifest.task_spec)
 
 
+def open_copy(spec: tasks_pb2.TaskSpec) -> tasks_pb2.TaskSpec:
+    """Returns a copy of a task's own choices, to fill in what they leave open."""
+    copied = tasks_pb2.TaskSpec()
+    copied.CopyFrom(spec)
+    return copied
+
+
+def grouped(encoded: Sequence[Encoded], rows: Iterable[Row]) -> list[Answer]:
+    """Returns the rows of all windows, in order, as one answer an example."""
+    left = iter(rows)
+    return [[next(left) for _ in one.windows] for one in encoded]
+
+
 def answers_of(
     encoded: Sequence[Encoded], rows: Iterable[Mapping[str, Array]], outputs: Sequence[TensorSpec]
 ) -> list[Answer]:
     """Returns the rows of all windows, in order, as one answer an example, padding cut off."""
-    left = iter(rows)
-    return [[cut_row(next(left), len(window), outputs) for window in one.windows] for one in encoded]
+    windows = (window for one in encoded for window in one.windows)
+    cut = (cut_row(row, len(window), outputs) for row, window in zip(rows, windows, strict=True))
+    return grouped(encoded, cut)

@@ -1,11 +1,16 @@
-"""What every task reads of a row in the same way: texts, and which rows a complaint is about.
+"""What every task reads of a row in the same way, and how it complains: of fields, labels and rows.
 
-Knows values as files hold them; knows nothing about labels.
+Knows values as files hold them; knows nothing about what labels mean.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from services.errors import Violation
+from services.tasks.example import Example
+
+TRAIN, VALIDATION = "spec.dataset.train_uri", "spec.dataset.validation_uri"
+"""The fields of a training spec that complaints about data name."""
 _SHOWN_ROWS = 5
 
 
@@ -26,6 +31,24 @@ def read_text(values: Mapping[str, Any], role: str = "text") -> str:
 def read_text_pair(values: Mapping[str, Any], role: str = "text_pair") -> str:
     """Returns the second text of a pair, empty where the file has no such column. Raises ValueError."""
     return read_text(values, role) if role in values else ""
+
+
+def unseen_labels(field: str, labels: Sequence[str], seen: Collection[str]) -> list[Violation]:
+    """Returns a violation if labels that `field` asks for never occur."""
+    missing = ", ".join(repr(label) for label in dict.fromkeys(labels) if label not in seen)
+    return [Violation(field, f"the training split has no example of {missing}")] if missing else []
+
+
+def stray_rows(
+    examples: Iterable[Example], known: Collection[str], labels_of: Callable[[Example], Iterable[str]]
+) -> dict[str, list[int]]:
+    """Returns the rows of each label that is not `known`, in the order of the file."""
+    rows: dict[str, list[int]] = {}
+    for example in examples:
+        for label in dict.fromkeys(labels_of(example)):
+            if label not in known:
+                rows.setdefault(label, []).append(example.row)
+    return rows
 
 
 def is_unicode(text: str) -> bool:

@@ -17,6 +17,9 @@ IntArray = npt.NDArray[np.int64]
 WRITTEN = "target"
 """The axis of the tokens that a model writes."""
 
+IGNORED = -100
+"""What losses skip; rows of targets that differ in length are padded with it."""
+
 Row = Mapping[str, FloatArray]
 """The outputs of one window by tensor name: no batch axis, a sequence axis ends with the window's tokens."""
 Answer = Sequence[Row]

@@ -13,11 +13,8 @@ from conch.v1 import tasks_pb2, training_pb2
 from services import storage
 from services.errors import InvalidRequest, Violation
 from services.tasks import Column, Example, Task
-from services.tasks.reading import rows_shown
+from services.tasks.reading import TRAIN, rows_shown
 from services.trainer.formats import Broken, Row, Table, format_of, read_table
-
-TRAIN = "spec.dataset.train_uri"
-VALIDATION = "spec.dataset.validation_uri"
 
 Reader = Callable[[Mapping[str, Any], int], Example]
 

@@ -13,7 +13,8 @@ from conch.v1 import training_pb2
 from services.errors import InvalidRequest
 from services.jobs.reporting import Reporter
 from services.tasks import Example, Facts, Task
-from services.trainer.data import TRAIN, VALIDATION, Split, read_split
+from services.tasks.reading import TRAIN, VALIDATION
+from services.trainer.data import Split, read_split
 from services.trainer.splits import cut_validation, find_duplicates, find_leaks, sample
 
 

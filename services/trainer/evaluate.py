@@ -10,6 +10,7 @@ import torch
 
 from services.tasks import Encoded, Task
 from services.tasks.encoding import Tokens
+from services.tasks.example import grouped
 from services.tasks.tensors import Answer, Row, row_of
 from services.trainer.features import Features, to_tensors
 
@@ -47,8 +48,7 @@ class Predictor:
                 return None
             for i, row in zip(batch, self([windows[i] for i in batch]), strict=True):
                 rows[i] = row
-        left = iter(row for row in rows if row is not None)
-        return encoded, [[next(left) for _ in one.windows] for one in encoded]
+        return encoded, grouped(encoded, (row for row in rows if row is not None))
 
 
 def batches_by_length(lengths: Sequence[int], tokens_at_once: int) -> list[list[int]]:

@@ -13,12 +13,10 @@ from torch.utils.data import Dataset, Sampler
 
 from services.tasks import Encoded, Example, Facts, Task
 from services.tasks.encoding import Encoder, Spans, Tokens, pad
-from services.tasks.tensors import Array
+from services.tasks.tensors import IGNORED, Array
 
 _ENCODE_AT_ONCE = 1000
 _GROUPS_SORTED_TOGETHER = 50
-IGNORED = -100
-"""What torch's losses skip; rows of targets that differ in length are padded with it."""
 
 Item = tuple[Sequence[Tokens], Mapping[str, Array]]
 

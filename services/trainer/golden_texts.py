@@ -10,9 +10,8 @@ from typing import Any
 from conch.v1 import models_pb2
 from services.tasks import Example, Facts
 from services.tasks.encoding import Encoder
-from services.tasks.text_generation.chat_template import Chat
-from services.tasks.text_generation.next_tokens import NUM_WRITTEN
-from services.tasks.text_generation.task import chat_of
+from services.tasks.next_tokens import NUM_WRITTEN
+from services.tasks.text_generation.chat_template import Chat, chat_of
 from services.token_scores import ends_of, write_greedily
 
 NUM_GOLDEN = 16

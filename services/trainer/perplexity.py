@@ -1,6 +1,6 @@
 """How well a causal language model knows a split, token by token.
 
-Knows how to run such a model in fp32; what the rows mean is services.tasks.text_generation.next_tokens'.
+Knows how to run such a model in fp32; what the rows mean is services.tasks.next_tokens'.
 """
 
 from collections.abc import Sequence

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from conch.v1 import job_pb2
 from services.errors import InvalidRequest, Violation
 from services.tasks import Example, Task
-from services.tasks.reading import rows_shown
-from services.trainer.data import VALIDATION
+from services.tasks.reading import VALIDATION, rows_shown
 
 Key = tuple[str, str]
 _SHOWN = 5

@@ -17,7 +17,8 @@ from services.targets import runtime_of
 from services.tasks import TASKS, Architecture, Facts, find_task
 from services.tasks.encoding import Encoder
 from services.tasks.golden import golden_answers
-from services.trainer.data import TRAIN, read_split
+from services.tasks.reading import TRAIN
+from services.trainer.data import read_split
 from services.trainer.features import Features
 from tests.contract.gateway.stack import Stack, gateway
 from tests.integration.samples import SAMPLES, Bad

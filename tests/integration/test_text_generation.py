@@ -10,7 +10,7 @@ from conch.v1 import conversion_pb2, job_pb2, models_pb2, tasks_pb2, training_pb
 from services.converter import run as converter
 from services.jobs.reporting import Reporter
 from services.repository import staging, versions
-from services.tasks.text_generation.next_tokens import NUM_WRITTEN, text_mismatch_rate
+from services.tasks.next_tokens import NUM_WRITTEN, text_mismatch_rate
 from services.trainer.run import run as train
 from tests import causal_models
 from tests.integration.generation_models import generate

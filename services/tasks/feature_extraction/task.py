@@ -16,18 +16,17 @@ from conch.v1 import job_pb2, tasks_pb2
 from services.errors import Violation
 from services.tasks.base import Column, Task
 from services.tasks.encoding import Encoder
-from services.tasks.example import Encoded, Example, Facts
+from services.tasks.example import Encoded, Example, Facts, open_copy
 from services.tasks.feature_extraction import vector_parity
 from services.tasks.feature_extraction.embed import Embed
 from services.tasks.feature_extraction.rank import Rank
 from services.tasks.feature_extraction.vector_quality import measure
 from services.tasks.feature_extraction.vectors import VECTOR
 from services.tasks.feature_extraction.zero_shot_similarity import ZeroShotSimilarity
-from services.tasks.reading import read_text, rows_shown
+from services.tasks.reading import TRAIN, VALIDATION, read_text, rows_shown
 from services.tasks.rpcs import UnaryRpc
 from services.tasks.tensors import Answer, Array, TensorSpec
 
-_TRAIN, _VALIDATION = "spec.dataset.train_uri", "spec.dataset.validation_uri"
 _SPEC = "spec.task_spec.feature_extraction"
 _Spec = tasks_pb2.FeatureExtractionSpec
 _POOLINGS = {_Spec.POOLING_MEAN: "mean", _Spec.POOLING_CLS: "cls", _Spec.POOLING_MAX: "max"}
@@ -84,8 +83,7 @@ class FeatureExtraction(Task):
 
     def settle(self, train: Sequence[Example], spec: tasks_pb2.TaskSpec) -> Facts:
         """Fills in the defaults; the first row says what the data teaches."""
-        full = tasks_pb2.TaskSpec()
-        full.CopyFrom(spec)
+        full = open_copy(spec)
         ours = full.feature_extraction
         ours.pooling = ours.pooling or _Spec.POOLING_MEAN
         ours.normalize = ours.normalize if ours.HasField("normalize") else True
@@ -99,11 +97,11 @@ class FeatureExtraction(Task):
     ) -> list[Violation]:
         if other := [e.row for e in validation if set(e.target) != set(train[0].target)]:
             message = f"{rows_shown(other)}: negatives and scores are in both splits or in none"
-            return [Violation(_VALIDATION, message)]
+            return [Violation(VALIDATION, message)]
         if is_similarity(facts):
             return _flat_scores(train)
         if len({e.text_pair.strip() for e in train}) < 2:
-            return [Violation(_TRAIN, "all rows have the same second text: there is nothing to tell apart")]
+            return [Violation(TRAIN, "all rows have the same second text: there is nothing to tell apart")]
         return []
 
     def metric_of(self, facts: Facts) -> str:
@@ -196,4 +194,4 @@ def _score(value: Any) -> float:
 def _flat_scores(train: Sequence[Example]) -> list[Violation]:
     if len({example.target["score"] for example in train}) > 1:
         return []
-    return [Violation(_TRAIN, "all scores are the same: there is nothing to learn from them")]
+    return [Violation(TRAIN, "all scores are the same: there is nothing to learn from them")]

@@ -1,4 +1,4 @@
-"""How good vectors are: where the right passage ranks, and how similarities follow scores.
+"""How good vectors are: where the right passage ranks.
 
 Knows numpy; knows nothing about examples or models.
 """
@@ -9,8 +9,6 @@ import numpy as np
 
 from services.tasks.feature_extraction.vectors import cosines
 from services.tasks.tensors import Array, FloatArray
-from services.tasks.text_classification.regression import correlation
-from services.tasks.text_classification.regression import ranks as average_ranks
 
 _ROWS_AT_ONCE = 512
 _DEPTH = 10
@@ -30,14 +28,6 @@ def ranking_metrics(
         "recall_at_10": float(np.mean([(found <= _DEPTH).mean() for found in ranks])),
         "mrr": float(np.mean([1 / found[0] for found in ranks])),
         "ndcg_at_10": float(np.mean([_ndcg(found) for found in ranks])),
-    }
-
-
-def correlation_metrics(similarities: Array, scores: Array) -> dict[str, float]:
-    """Returns Spearman's and Pearson's correlation in [-1, 1]; 0 where either side is constant."""
-    return {
-        "spearman": correlation(average_ranks(similarities), average_ranks(scores)),
-        "pearson": correlation(similarities, scores),
     }
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from services.tasks.correlations import correlation_metrics
 from services.tasks.example import Example
-from services.tasks.feature_extraction.vector_metrics import correlation_metrics, ranking_metrics
+from services.tasks.feature_extraction.vector_metrics import ranking_metrics
 from services.tasks.feature_extraction.vectors import VECTOR, unit
 from services.tasks.tensors import Answer, FloatArray
 

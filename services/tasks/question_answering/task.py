@@ -14,11 +14,11 @@ from conch.v1 import job_pb2, tasks_pb2
 from services.errors import InvalidRequest, Violation
 from services.tasks.base import Column, Task
 from services.tasks.encoding import Encoder, NoRoomError
-from services.tasks.example import Encoded, Example, Facts
+from services.tasks.example import Encoded, Example, Facts, open_copy
 from services.tasks.question_answering.answer_figures import LIMITS, OUTPUTS, evaluation_of, figures_of
 from services.tasks.question_answering.answer_question import MAX_ANSWER_TOKENS, AnswerQuestion, max_tokens_of
 from services.tasks.question_answering.answer_targets import read_answers, target_positions
-from services.tasks.reading import read_text, rows_shown
+from services.tasks.reading import TRAIN, read_text, rows_shown
 from services.tasks.rpcs import UnaryRpc
 from services.tasks.tensors import Answer, Array, TensorSpec
 
@@ -60,8 +60,7 @@ class QuestionAnswering(Task):
 
     def settle(self, train: Sequence[Example], spec: tasks_pb2.TaskSpec) -> Facts:
         """Fills in the longest answer; the stride stays open, since it follows from max_length."""
-        full = tasks_pb2.TaskSpec()
-        full.CopyFrom(spec)
+        full = open_copy(spec)
         full.question_answering.max_answer_tokens = max_tokens_of(Facts(spec=spec))
         return Facts((), full)
 
@@ -70,7 +69,7 @@ class QuestionAnswering(Task):
     ) -> list[Violation]:
         if any(example.target for example in train):
             return []
-        return [Violation("spec.dataset.train_uri", "no question has an answer: there is nothing to learn")]
+        return [Violation(TRAIN, "no question has an answer: there is nothing to learn")]
 
     def strata(self, examples: Sequence[Example]) -> list[str]:
         """Returns whether each question has an answer, where there are several of either kind."""

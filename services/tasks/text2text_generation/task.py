@@ -11,10 +11,12 @@ import numpy as np
 
 from conch.v1 import job_pb2, tasks_pb2
 from services.errors import Violation
+from services.tasks import next_tokens
 from services.tasks.base import TOKENS, Architecture, Column, Task
 from services.tasks.encoding import Encoder, Tokens
-from services.tasks.example import Encoded, Example, Facts
+from services.tasks.example import Encoded, Example, Facts, open_copy
 from services.tasks.forms import ENCODER_DECODER_FORMS, Form
+from services.tasks.reading import TRAIN
 from services.tasks.rpcs import UnaryRpc
 from services.tasks.tensors import Answer, Array, TensorSpec
 from services.tasks.text2text_generation import search_options, sequences
@@ -22,10 +24,8 @@ from services.tasks.text2text_generation.language_pairs import check_pairs
 from services.tasks.text2text_generation.summarize import Summarize
 from services.tasks.text2text_generation.text_pairs import read_pair
 from services.tasks.text2text_generation.translate import Translate
-from services.tasks.text_generation import next_tokens
 
 _SPEC = "spec.task_spec.text2text_generation"
-_TRAIN = "spec.dataset.train_uri"
 _MAX_TARGET_LENGTH, _NUM_BEAMS = 128, 1
 
 
@@ -91,8 +91,7 @@ class Text2TextGeneration(Task):
         return Example(text, "", target, row)
 
     def settle(self, train: Sequence[Example], spec: tasks_pb2.TaskSpec) -> Facts:
-        full = tasks_pb2.TaskSpec()
-        full.CopyFrom(spec)
+        full = open_copy(spec)
         own = full.text2text_generation
         own.max_target_length = own.max_target_length or _MAX_TARGET_LENGTH
         own.num_beams = own.num_beams or _NUM_BEAMS
@@ -102,7 +101,7 @@ class Text2TextGeneration(Task):
         self, train: Sequence[Example], validation: Sequence[Example], facts: Facts
     ) -> list[Violation]:
         if len(train) < 2:
-            return [Violation(_TRAIN, "two pairs are needed: one to learn, one to be held out")]
+            return [Violation(TRAIN, "two pairs are needed: one to learn, one to be held out")]
         return []
 
     def encode(self, encoder: Encoder, examples: Sequence[Example], facts: Facts) -> list[Encoded]:

@@ -3,16 +3,15 @@
 Knows the interface and what the types share; each type is a module of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from conch.v1 import inference_pb2, job_pb2, tasks_pb2
 from services.errors import Violation
 from services.tasks.example import Encoded, Example, Facts
-from services.tasks.reading import is_unicode, rows_shown
+from services.tasks.reading import TRAIN, VALIDATION, is_unicode, rows_shown, stray_rows, unseen_labels
 from services.tasks.tensors import Array, FloatArray
 
-TRAIN, VALIDATION = "spec.dataset.train_uri", "spec.dataset.validation_uri"
 LABELS = "spec.task_spec.text_classification.labels"
 _SHOWN_LABELS = 10
 
@@ -38,9 +37,6 @@ class LabelProblem(Protocol):
 
     def find_stray(self, example: Example, labels: Sequence[str]) -> str:
         """As Task.find_stray."""
-
-    def strata(self, examples: Sequence[Example]) -> list[str]:
-        """As Task.strata."""
 
     def config(self) -> dict[str, Any]:
         """Returns what transformers' config must say of the loss, beside the labels."""
@@ -86,16 +82,24 @@ def natural(label: str) -> tuple[int, float, str]:
         return (1, 0.0, label)
 
 
-def unseen_labels(labels: Sequence[str], seen: set[str]) -> list[Violation]:
-    """Returns a violation if a label that was asked for never occurs."""
-    unseen = [label for label in dict.fromkeys(labels) if label not in seen]
-    if not unseen:
-        return []
-    shown = ", ".join(repr(label) for label in unseen)
-    return [Violation(LABELS, f"the training split has no example of {shown}")]
+def label_problems(
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    labels: Sequence[str],
+    labels_of: Callable[[Example], Sequence[str]],
+) -> list[Violation]:
+    """Returns what is wrong with the labels of both splits: never seen, or not known to the model."""
+    seen = {label for example in train for label in labels_of(example)}
+    return [
+        *unseen_labels(LABELS, labels, seen),
+        *_strangers(TRAIN, stray_rows(train, set(labels), labels_of), "is not among the spec's labels"),
+        *_strangers(
+            VALIDATION, stray_rows(validation, seen, labels_of), "never occurs in the training split"
+        ),
+    ]
 
 
-def strangers(field: str, rows: Mapping[str, Sequence[int]], complaint: str) -> list[Violation]:
+def _strangers(field: str, rows: Mapping[str, Sequence[int]], complaint: str) -> list[Violation]:
     """Returns a violation a label of `rows` (label -> its rows), of the first ten and of the rest."""
     found = [
         Violation(field, f"label {label!r} ({rows_shown(numbers)}) {complaint}")

@@ -11,16 +11,10 @@ import numpy as np
 from conch.v1 import inference_pb2, job_pb2
 from services.errors import Violation
 from services.tasks.example import Encoded, Example, Facts
+from services.tasks.reading import TRAIN
 from services.tasks.scores import ranked, sigmoid
 from services.tasks.tensors import Array, FloatArray
-from services.tasks.text_classification.label_problem import (
-    TRAIN,
-    VALIDATION,
-    natural,
-    read_label,
-    strangers,
-    unseen_labels,
-)
+from services.tasks.text_classification.label_problem import label_problems, natural, read_label
 from services.tasks.text_classification.single_label import label_metrics, logit_difference
 
 SEPARATOR = "|"
@@ -39,21 +33,12 @@ class MultiLabel:
         self, train: Sequence[Example], validation: Sequence[Example], labels: Sequence[str]
     ) -> list[Violation]:
         """Finds labels that are missing, never occur or are not known."""
-        seen = {label for example in train for label in example.target}
-        problems = [] if seen else [Violation(TRAIN, "no row has a label")]
-        problems += unseen_labels(labels, seen)
-        problems += strangers(TRAIN, _rows_beside(train, set(labels)), "is not among the spec's labels")
-        return problems + strangers(
-            VALIDATION, _rows_beside(validation, seen), "never occurs in the training split"
-        )
+        problems = [] if any(e.target for e in train) else [Violation(TRAIN, "no row has a label")]
+        return problems + label_problems(train, validation, labels, _labels_of)
 
     def find_stray(self, example: Example, labels: Sequence[str]) -> str:
         """The first label that is none of the model's."""
         return next((label for label in example.target if label not in labels), "")
-
-    def strata(self, examples: Sequence[Example]) -> list[str]:
-        """The whole split is one: sets of labels are too many to balance."""
-        return [""] * len(examples)
 
     def config(self) -> dict[str, Any]:
         """Binary cross entropy."""
@@ -130,10 +115,5 @@ def _loss(logits: FloatArray, targets: Array) -> float:
     return float((np.log1p(np.exp(-np.abs(wide))) + np.maximum(wide, 0) - wide * targets).mean())
 
 
-def _rows_beside(examples: Sequence[Example], known: set[str]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = {}
-    for example in examples:
-        for label in example.target:
-            if label not in known:
-                rows.setdefault(label, []).append(example.row)
-    return rows
+def _labels_of(example: Example) -> list[str]:
+    return list(example.target)

@@ -11,9 +11,11 @@ import numpy as np
 
 from conch.v1 import inference_pb2, job_pb2
 from services.errors import Violation
+from services.tasks.correlations import correlation_metrics
 from services.tasks.example import Encoded, Example, Facts
+from services.tasks.reading import TRAIN
 from services.tasks.tensors import Array, FloatArray
-from services.tasks.text_classification.label_problem import LABELS, TRAIN
+from services.tasks.text_classification.label_problem import LABELS
 
 
 class Regression:
@@ -38,10 +40,6 @@ class Regression:
         """Any number may come."""
         return "" if isinstance(example.target, int | float) else str(example.target)
 
-    def strata(self, examples: Sequence[Example]) -> list[str]:
-        """The whole split is one."""
-        return [""] * len(examples)
-
     def config(self) -> dict[str, Any]:
         """Mean squared error on one output."""
         return {"problem_type": "regression", "num_labels": 1}
@@ -56,8 +54,7 @@ class Regression:
         """Spearman's and Pearson's correlation, mean absolute error, loss (mean squared error)."""
         values, targets = logits[:, 0].astype(np.float64), np.array([e.target for e in examples], np.float64)
         metrics = {
-            "spearman": correlation(ranks(values), ranks(targets)),
-            "pearson": correlation(values, targets),
+            **correlation_metrics(values, targets),
             "mean_absolute_error": float(np.abs(values - targets).mean()),
             "loss": float(((values - targets) ** 2).mean()),
         }
@@ -91,17 +88,3 @@ def read_number(value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError(f"label {value!r} is no finite number")
     return number
-
-
-def ranks(values: Array) -> Array:
-    """Returns the ranks of values, from 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
-
-
-def correlation(a: Array, b: Array) -> float:
-    """Returns Pearson's correlation, 0 where one side does not vary."""
-    a, b = a - a.mean(), b - b.mean()
-    scale = math.sqrt(float((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale else 0.0

@@ -11,15 +11,10 @@ import numpy as np
 from conch.v1 import inference_pb2, job_pb2
 from services.errors import Violation
 from services.tasks.example import Encoded, Example, Facts
+from services.tasks.reading import TRAIN
 from services.tasks.scores import best_labels, softmax
 from services.tasks.tensors import Array, FloatArray, IntArray
-from services.tasks.text_classification.label_problem import (
-    TRAIN,
-    VALIDATION,
-    natural,
-    strangers,
-    unseen_labels,
-)
+from services.tasks.text_classification.label_problem import label_problems, natural
 
 
 class SingleLabel:
@@ -40,19 +35,11 @@ class SingleLabel:
         if len(seen) < 2:
             only = f"only the label {next(iter(seen))!r}" if seen else "no label at all"
             problems.append(Violation(TRAIN, f"a classifier needs two labels, found {only}"))
-        problems += unseen_labels(labels, seen)
-        problems += strangers(TRAIN, _rows_beside(train, set(labels)), "is not among the spec's labels")
-        return problems + strangers(
-            VALIDATION, _rows_beside(validation, seen), "never occurs in the training split"
-        )
+        return problems + label_problems(train, validation, labels, _labels_of)
 
     def find_stray(self, example: Example, labels: Sequence[str]) -> str:
         """A label that is none of the model's."""
         return "" if example.target in labels else str(example.target)
-
-    def strata(self, examples: Sequence[Example]) -> list[str]:
-        """The label."""
-        return [example.target for example in examples]
 
     def config(self) -> dict[str, Any]:
         """Cross entropy is transformers' default; saying so keeps it from guessing by the targets."""
@@ -116,14 +103,6 @@ def _predicted(logits: FloatArray) -> IntArray:
     return np.asarray(logits.argmax(axis=1), dtype=np.int64)
 
 
-def _rows_beside(examples: Sequence[Example], known: set[str]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = {}
-    for example in examples:
-        if example.target not in known:
-            rows.setdefault(example.target, []).append(example.row)
-    return rows
-
-
 def _confusion_matrix(predicted: IntArray, targets: IntArray, num_labels: int) -> IntArray:
     flat = np.bincount(targets * num_labels + predicted, minlength=num_labels * num_labels)
     return flat.reshape(num_labels, num_labels).astype(np.int64)
@@ -147,3 +126,7 @@ def label_metrics(
         )
         for i, label in enumerate(labels)
     ]
+
+
+def _labels_of(example: Example) -> list[str]:
+    return [example.target]

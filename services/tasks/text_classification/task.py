@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from conch.v1 import job_pb2, tasks_pb2
 from services.errors import Violation
 from services.tasks.base import Column, Task
-from services.tasks.example import Encoded, Example, Facts
+from services.tasks.example import Encoded, Example, Facts, open_copy
 from services.tasks.feature_extraction.rank import CrossRank
-from services.tasks.reading import read_text, read_text_pair, rows_shown
+from services.tasks.reading import TRAIN, read_text, read_text_pair, rows_shown
 from services.tasks.rpcs import UnaryRpc
 from services.tasks.tensors import Answer, Array, TensorSpec, stacked
 from services.tasks.text_classification.classify import Classify
@@ -20,11 +20,9 @@ from services.tasks.text_classification.label_problem import (
     MULTI_LABEL,
     REGRESSION,
     SINGLE_LABEL,
-    TRAIN,
-    LabelProblem,
     read_label,
 )
-from services.tasks.text_classification.multi_label import MultiLabel, read_labels
+from services.tasks.text_classification.multi_label import read_labels
 from services.tasks.text_classification.problem_types import PROBLEMS, problem_of
 from services.tasks.text_classification.regression import read_number
 
@@ -91,8 +89,7 @@ class TextClassification(Task):
 
     def settle(self, train: Sequence[Example], spec: tasks_pb2.TaskSpec) -> Facts:
         """Takes the problem type and the labels from the data where the spec leaves them open."""
-        full = tasks_pb2.TaskSpec()
-        full.CopyFrom(spec)
+        full = open_copy(spec)
         ours = full.text_classification
         if not ours.problem_type:
             lists = any(isinstance(example.target, list) for example in train)
@@ -115,7 +112,8 @@ class TextClassification(Task):
         return problem_of(facts).find_stray(example, facts.labels)
 
     def strata(self, examples: Sequence[Example]) -> list[str]:
-        return _problem_by_target(examples).strata(examples)
+        """Returns the label; sets of labels are too many to balance, and numbers have no strata."""
+        return [e.target if isinstance(e.target, str) else "" for e in examples]
 
     def config(self, facts: Facts) -> dict[str, Any]:
         return super().config(facts) | problem_of(facts).config()
@@ -149,11 +147,3 @@ def _target(value: Any, spec: tasks_pb2.TextClassificationSpec) -> Any:
     if spec.problem_type == MULTI_LABEL:
         return read_labels(value, spec.label_separator)
     return read_labels(value) if isinstance(value, list) and not spec.problem_type else read_label(value)
-
-
-def _problem_by_target(examples: Sequence[Example]) -> LabelProblem:
-    """Returns the problem type of examples whose facts are not at hand."""
-    first = examples[0].target if examples else ""
-    if isinstance(first, str):
-        return PROBLEMS[SINGLE_LABEL]
-    return MultiLabel() if isinstance(first, list) else PROBLEMS[REGRESSION]

@@ -17,6 +17,8 @@ from jinja2.nodes import Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from services.tasks.example import Facts
+
 ROLES = ("system", "user", "assistant")
 
 Message = Mapping[str, str]
@@ -77,6 +79,12 @@ class Chat:
             )
         except (TemplateError, TypeError, LookupError, ValueError, ArithmeticError) as error:
             raise ValueError(f"the chat template refuses this conversation: {error}") from error
+
+
+def chat_of(facts: Facts) -> Chat:
+    """Returns how a model of these facts reads conversations; its template is empty if it reads none."""
+    own = facts.spec.text_generation
+    return Chat(own.chat_template, own.bos_token, own.eos_token)
 
 
 @lru_cache(maxsize=64)

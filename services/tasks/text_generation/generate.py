@@ -45,19 +45,18 @@ class Chat:
 
         Raises NotReady(NO_CHAT_TEMPLATE) if the model has none, InvalidRequest if it refuses the messages.
         """
-        own = served.facts.spec.text_generation
-        if not own.chat_template:
+        chat = chat_template.chat_of(served.facts)
+        if not chat.template:
             raise NotReady("the model has no chat template: it answers Generate", reason="NO_CHAT_TEMPLATE")
         _check_roles(request.messages)
         parameters = sampling.parameters(request.sampling)
-        chat = chat_template.Chat(own.chat_template, own.bos_token, own.eos_token)
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
         try:
             text = chat.prompt(messages)
         except ValueError as error:
             raise InvalidRequest.field("messages", str(error), reason="CHAT_TEMPLATE_REFUSED") from error
         return _fitted(
-            _begun_once(text, own.bos_token, served.encoder), "messages", parameters, served.encoder
+            _begun_once(text, chat.bos_token, served.encoder), "messages", parameters, served.encoder
         )
 
     def respond(self, piece: Piece) -> inference_pb2.ChatResponse:

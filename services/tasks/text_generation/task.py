@@ -12,21 +12,20 @@ from jinja2 import TemplateError
 
 from conch.v1 import job_pb2, tasks_pb2, training_pb2
 from services.errors import InvalidRequest, Violation
+from services.tasks import next_tokens
 from services.tasks.base import Architecture, Column, LowRank, SpecialTokens, Task
 from services.tasks.encoding import Encoder
-from services.tasks.example import Encoded, Example, Facts
+from services.tasks.example import Encoded, Example, Facts, open_copy
 from services.tasks.forms import DECODER_FORMS, Form
-from services.tasks.reading import read_text
+from services.tasks.reading import TRAIN, read_text
 from services.tasks.rpcs import StreamRpc
 from services.tasks.tensors import Answer, Array, TensorSpec
-from services.tasks.text_generation import next_tokens, written
-from services.tasks.text_generation.chat_template import Chat, compiled
+from services.tasks.text_generation import written
+from services.tasks.text_generation.chat_template import chat_of, compiled
 from services.tasks.text_generation.conversations import read_messages, readable
-from services.tasks.text_generation.generate import Chat as ChatRpc
-from services.tasks.text_generation.generate import Generate
+from services.tasks.text_generation.generate import Chat, Generate
 
 _SPEC = "spec.task_spec.text_generation"
-_TRAIN = "spec.dataset.train_uri"
 _RANK, _ALPHA = 8, 16.0
 
 
@@ -79,7 +78,7 @@ class TextGeneration(Task):
     best_metric: ClassVar[str] = "perplexity"
     greater_is_better: ClassVar[bool] = False
     rates: ClassVar[frozenset[str]] = frozenset({"text_mismatch_rate"})
-    rpcs: ClassVar[Mapping[str, StreamRpc[Any, Any]]] = {"Generate": Generate(), "Chat": ChatRpc()}
+    rpcs: ClassVar[Mapping[str, StreamRpc[Any, Any]]] = {"Generate": Generate(), "Chat": Chat()}
     ask: ClassVar[str] = 'generate --model {model} "..."'
 
     def check_spec(self, spec: tasks_pb2.TaskSpec) -> list[Violation]:
@@ -107,8 +106,7 @@ class TextGeneration(Task):
         return Example(read_text(values), "", None, row)
 
     def settle(self, train: Sequence[Example], spec: tasks_pb2.TaskSpec) -> Facts:
-        full = tasks_pb2.TaskSpec()
-        full.CopyFrom(spec)
+        full = open_copy(spec)
         own = full.text_generation
         own.adaptation = own.adaptation or tasks_pb2.TextGenerationSpec.ADAPTATION_LORA
         own.lora_rank, own.lora_alpha = own.lora_rank or _RANK, own.lora_alpha or _ALPHA
@@ -122,8 +120,7 @@ class TextGeneration(Task):
             raise InvalidRequest.field(
                 "spec.base_model", "its tokenizer has no token that ends a text", reason="NO_EOS_TOKEN"
             )
-        full = tasks_pb2.TaskSpec()
-        full.CopyFrom(facts.spec)
+        full = open_copy(facts.spec)
         own = full.text_generation
         own.chat_template = own.chat_template or special.chat_template
         own.bos_token, own.eos_token = special.bos_token, special.eos_token
@@ -138,7 +135,7 @@ class TextGeneration(Task):
         self, train: Sequence[Example], validation: Sequence[Example], facts: Facts
     ) -> list[Violation]:
         if len(train) < 2:
-            return [Violation(_TRAIN, "a language model needs two texts: one to learn, one to be held out")]
+            return [Violation(TRAIN, "a language model needs two texts: one to learn, one to be held out")]
         return []
 
     def encode(self, encoder: Encoder, examples: Sequence[Example], facts: Facts) -> list[Encoded]:
@@ -169,9 +166,3 @@ class TextGeneration(Task):
 
     def limits(self, precision: job_pb2.Precision.ValueType) -> dict[str, float]:
         return dict(_LIMITS[precision])
-
-
-def chat_of(facts: Facts) -> Chat:
-    """Returns how a model of these facts reads conversations; its template is empty if it reads none."""
-    own = facts.spec.text_generation
-    return Chat(own.chat_template, own.bos_token, own.eos_token)

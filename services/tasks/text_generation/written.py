@@ -11,11 +11,8 @@ import numpy as np
 from services.errors import InvalidRequest
 from services.tasks.encoding import Encoder, Tokens
 from services.tasks.example import Example
-from services.tasks.tensors import Array
+from services.tasks.tensors import IGNORED, Array
 from services.tasks.text_generation.chat_template import Chat, Segment
-
-IGNORED = -100
-"""What losses skip."""
 
 
 def windows(encoder: Encoder, example: Example, chat: Chat) -> tuple[Tokens, ...]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from services.tasks.scores import softmax
 from services.tasks.tensors import FloatArray
 from services.tasks.token_classification.spans import Reading
 
@@ -61,7 +62,7 @@ def find_entities(
     """
     if not reading.ids:
         return []
-    scores = _softmax(reading.logits)
+    scores = softmax(reading.logits)
     units = _tokens(scores, reading) if how is Aggregation.SIMPLE else _words(scores, reading, how, continues)
     known = _parsed(tuple(tags))
     found: list[Found] = []
@@ -102,11 +103,6 @@ def _entity(group: Sequence[_Unit], text: str, known: Sequence[_Tag], least: int
         end -= 1
     score = sum(unit.score for unit in group) / len(group)
     return Found(known[group[0].tag].type, start, end, score)
-
-
-def _softmax(logits: FloatArray) -> FloatArray:
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def _tokens(scores: FloatArray, reading: Reading) -> list[_Unit]:

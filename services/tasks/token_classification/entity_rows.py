@@ -4,16 +4,15 @@ Knows values as files hold them; knows nothing about tokens of a model.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.errors import Violation
 from services.tasks.example import Example
-from services.tasks.reading import is_unicode, read_text, rows_shown
+from services.tasks.reading import TRAIN, VALIDATION, is_unicode, read_text, rows_shown, stray_rows
 from services.tasks.token_classification.spans import OUTSIDE, Span, check_spans, join_tokens, spans_of_tags
 
-_TRAIN, _VALIDATION = "spec.dataset.train_uri", "spec.dataset.validation_uri"
-_TYPES = "spec.task_spec.token_classification.labels"
+TYPES = "spec.task_spec.token_classification.labels"
 
 
 def read_row(values: Mapping[str, Any]) -> tuple[str, list[Span]]:
@@ -91,16 +90,10 @@ def _type_problem(name: str) -> str:
 def check_types(types: Sequence[str]) -> list[Violation]:
     """Returns what is wrong with the types that a spec names."""
     if len(set(types)) < len(types) or any(not name.strip() for name in types):
-        return [Violation(_TYPES, "labels must differ and none may be empty")]
+        return [Violation(TYPES, "labels must differ and none may be empty")]
     return [
-        Violation(_TYPES, f"label {name!r} {problem}") for name in types if (problem := _type_problem(name))
+        Violation(TYPES, f"label {name!r} {problem}") for name in types if (problem := _type_problem(name))
     ]
-
-
-def unseen_types(types: Sequence[str], seen: Iterable[str]) -> list[Violation]:
-    """Returns a violation if the training split has no example of some types."""
-    missing = ", ".join(repr(name) for name in types if name not in set(seen))
-    return [Violation(_TYPES, f"the training split has no example of {missing}")] if missing else []
 
 
 def stray_types(
@@ -108,14 +101,11 @@ def stray_types(
 ) -> list[Violation]:
     """Returns a violation for each type that the model is not to know, with its rows."""
     return [
-        *_strays(_TRAIN, train, types, "is not among the spec's labels"),
-        *_strays(_VALIDATION, validation, types, "never occurs in the training split"),
+        *_strays(TRAIN, train, types, "is not among the spec's labels"),
+        *_strays(VALIDATION, validation, types, "never occurs in the training split"),
     ]
 
 
 def _strays(field: str, examples: Sequence[Example], types: Sequence[str], why: str) -> list[Violation]:
-    rows: dict[str, list[int]] = {}
-    for example in examples:
-        for name in {label for _, _, label in example.target} - set(types):
-            rows.setdefault(name, []).append(example.row)
+    rows = stray_rows(examples, types, lambda example: [label for _, _, label in example.target])
     return [Violation(field, f"label {name!r} ({rows_shown(found)}) {why}") for name, found in rows.items()]

@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from services.tasks.encoding import SPECIAL, Tokens
-from services.tasks.tensors import FloatArray, IntArray
+from services.tasks.tensors import IGNORED, FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
 TagArray = npt.NDArray[np.intp]
 
 OUTSIDE = "O"
-IGNORED = -100
-"""Target of a token that stands for no text; torch's losses skip it."""
+"""The tag of a token that belongs to no entity."""
 
 
 class Span(NamedTuple):

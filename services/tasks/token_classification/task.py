@@ -13,14 +13,14 @@ from conch.v1 import job_pb2, tasks_pb2, training_pb2
 from services.errors import InvalidRequest, Violation
 from services.tasks.base import Column, Task
 from services.tasks.encoding import Encoder
-from services.tasks.example import Encoded, Example, Facts
+from services.tasks.example import Encoded, Example, Facts, open_copy
+from services.tasks.reading import TRAIN, unseen_labels
 from services.tasks.rpcs import UnaryRpc
-from services.tasks.tensors import Answer, Array, FloatArray, IntArray, TensorSpec
-from services.tasks.token_classification.entity_rows import check_types, read_row, stray_types, unseen_types
+from services.tasks.tensors import IGNORED, Answer, Array, FloatArray, IntArray, TensorSpec
+from services.tasks.token_classification.entity_rows import TYPES, check_types, read_row, stray_types
 from services.tasks.token_classification.extract_entities import ExtractEntities, found_in
 from services.tasks.token_classification.span_scores import Counts, count_spans, evaluation_of
 from services.tasks.token_classification.spans import (
-    IGNORED,
     Span,
     stride_of,
     tags_of,
@@ -28,7 +28,6 @@ from services.tasks.token_classification.spans import (
     types_of,
 )
 
-_TRAIN = "spec.dataset.train_uri"
 _STRIDE = "spec.task_spec.token_classification.stride"
 
 
@@ -82,8 +81,7 @@ class TokenClassification(Task):
 
     def settle(self, train: Sequence[Example], spec: tasks_pb2.TaskSpec) -> Facts:
         """Takes the spec's types, else those of the training split, sorted."""
-        full = tasks_pb2.TaskSpec()
-        full.CopyFrom(spec)
+        full = open_copy(spec)
         seen = {span.label for example in train for span in _spans(example)}
         types = list(spec.token_classification.labels) or sorted(seen)
         full.token_classification.labels[:] = types
@@ -95,8 +93,8 @@ class TokenClassification(Task):
         types = types_of(facts.labels)
         seen = {span.label for example in train for span in _spans(example)}
         if not seen:
-            return [Violation(_TRAIN, "the training split has no entity at all")]
-        return [*unseen_types(types, seen), *stray_types(train, validation, types)]
+            return [Violation(TRAIN, "the training split has no entity at all")]
+        return [*unseen_labels(TYPES, types, seen), *stray_types(train, validation, types)]
 
     def find_stray(self, example: Example, facts: Facts) -> str:
         types = types_of(facts.labels)

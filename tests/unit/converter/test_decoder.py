@@ -23,6 +23,7 @@ from services.jobs.reporting import Reporter
 from services.repository import signature
 from services.tasks import Example
 from services.tasks.base import SpecialTokens
+from services.tasks.example import grouped
 from services.tasks.forms import DECODER_FORMS
 from services.tasks.text_generation.task import TextGeneration
 from services.trainer import base_model, golden_texts
@@ -96,7 +97,9 @@ def held_of(source: Checkpoint) -> teacher_forcing.Held:
 def test_the_graph_is_certified_by_its_logits(source: Checkpoint, graph: Path, tmp_path: Path) -> None:
     held = held_of(source)
     rows = teacher_forcing.rows_of(held, logits.of_onnx(graph), lambda: None, held.reference)
-    figures = TASK.compare(held.encoded, held.answers(held.reference), held.answers(rows), source.facts)
+    figures = TASK.compare(
+        held.encoded, grouped(held.encoded, held.reference), grouped(held.encoded, rows), source.facts
+    )
     verdict = parity.verdict(
         target("ONNXRUNTIME"), TASK, figures, [graph.name], 32, folder=graph.parent, limits={}
     )
@@ -111,7 +114,9 @@ def test_another_model_is_not(source: Checkpoint) -> None:
         for weight in other.parameters():
             weight.add_(0.02 * torch.randn_like(weight))
     rows = teacher_forcing.rows_of(held, logits.of_torch(other), lambda: None, held.reference)
-    figures = TASK.compare(held.encoded, held.answers(held.reference), held.answers(rows), source.facts)
+    figures = TASK.compare(
+        held.encoded, grouped(held.encoded, held.reference), grouped(held.encoded, rows), source.facts
+    )
     limits = TASK.limits(job_pb2.PRECISION_FP32)
     assert figures["max_abs_logit_difference"] > limits["max_abs_logit_difference"]
     assert figures["token_flip_rate"] > limits["token_flip_rate"]

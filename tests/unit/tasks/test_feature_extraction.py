@@ -15,9 +15,10 @@ from sklearn import metrics as sklearn_metrics
 from conch.v1 import job_pb2, tasks_pb2
 from examples.assets import minilm
 from services.tasks import Example, Facts, find_task
+from services.tasks.correlations import correlation_metrics
 from services.tasks.encoding import Encoder
 from services.tasks.example import Encoded
-from services.tasks.feature_extraction.vector_metrics import correlation_metrics, ranking_metrics
+from services.tasks.feature_extraction.vector_metrics import ranking_metrics
 from services.tasks.feature_extraction.vectors import VECTOR
 from services.tasks.tensors import Answer
 

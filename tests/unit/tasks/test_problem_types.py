@@ -11,10 +11,10 @@ from sklearn.metrics import f1_score, log_loss, mean_absolute_error, mean_square
 
 from conch.v1 import tasks_pb2
 from services.tasks import TASKS, Encoded, Example, Facts
+from services.tasks.correlations import correlation, ranks
 from services.tasks.scores import sigmoid
 from services.tasks.tensors import Answer
 from services.tasks.text_classification.label_problem import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from services.tasks.text_classification.regression import correlation, ranks
 
 TASK = TASKS["text-classification"]
 LABELS = ("a", "b", "c")

@@ -14,10 +14,9 @@ from services.errors import InvalidRequest
 from services.tasks import Example, Facts
 from services.tasks.base import LowRank, SpecialTokens
 from services.tasks.encoding import Encoder
-from services.tasks.tensors import Row
+from services.tasks.tensors import IGNORED, Row
 from services.tasks.text_generation.chat_template import Chat
 from services.tasks.text_generation.task import TextGeneration
-from services.tasks.text_generation.written import IGNORED
 from tests import causal_models
 
 TASK, SPEC = TextGeneration(), tasks_pb2.TaskSpec()

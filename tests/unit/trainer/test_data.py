@@ -11,7 +11,8 @@ import pytest
 from conch.v1 import tasks_pb2, training_pb2
 from services.errors import InvalidRequest
 from services.tasks import TASKS
-from services.trainer.data import TRAIN, Split, read_split
+from services.tasks.reading import TRAIN
+from services.trainer.data import Split, read_split
 
 TASK = TASKS["text-classification"]
 GOOD = {"text": "a fine film", "label": "good"}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.errors import InvalidRequest
 from services.tasks import TASKS, Example
-from services.trainer.data import VALIDATION
+from services.tasks.reading import VALIDATION
 from services.trainer.splits import (
     allocate,
     cut_validation,

@@ -9,7 +9,8 @@ import pytest
 from conch.v1 import tasks_pb2, training_pb2
 from services.errors import InvalidRequest
 from services.tasks import find_task
-from services.trainer.data import TRAIN, Split, read_split
+from services.tasks.reading import TRAIN
+from services.trainer.data import Split, read_split
 
 CONTEXT = "🎬 Ada met Bob in Köln."
 TASK = find_task("question-answering")
