@@ -26,7 +26,7 @@ from conch.v1 import job_pb2 as conch_dot_v1_dot_job__pb2
 from conch.v1 import models_pb2 as conch_dot_v1_dot_models__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onch/v1/conversion.proto\x12\x08\x63onch.v1\x1a\x12\x63onch/v1/job.proto\x1a\x15\x63onch/v1/models.proto\"\x94\x01\n\rConversionJob\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.conch.v1.ConversionSpec\x12#\n\x06status\x18\x03 \x01(\x0b\x32\x13.conch.v1.JobStatus\x12*\n\x06result\x18\x04 \x01(\x0b\x32\x1a.conch.v1.ConversionResult\"\xf2\x01\n\x0e\x43onversionSpec\x12\x16\n\x0e\x63heckpoint_uri\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12!\n\x07targets\x18\x03 \x03(\x0b\x32\x10.conch.v1.Target\x12\x34\n\x06limits\x18\x04 \x03(\x0b\x32$.conch.v1.ConversionSpec.LimitsEntry\x12\x1b\n\x13num_parity_examples\x18\x05 \x01(\r\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\r\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"T\n\x06Target\x12\"\n\x07runtime\x18\x01 \x01(\x0e\x32\x11.conch.v1.Runtime\x12&\n\tprecision\x18\x02 \x01(\x0e\x32\x13.conch.v1.Precision\"{\n\x10\x43onversionResult\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12*\n\x0b\x63\x65rtificate\x18\x05 \x01(\x0b\x32\x15.conch.v1.Certificate\"P\n\x1a\x43reateConversionJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.conch.v1.ConversionSpec\"C\n\x1b\x43reateConversionJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.conch.v1.ConversionJob\"%\n\x17GetConversionJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"@\n\x18GetConversionJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.conch.v1.ConversionJob\"m\n\x19ListConversionJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12)\n\x06states\x18\x03 \x03(\x0e\x32\x19.conch.v1.JobStatus.State\"\\\n\x1aListConversionJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.conch.v1.ConversionJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x1a\x43\x61ncelConversionJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"C\n\x1b\x43\x61ncelConversionJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.conch.v1.ConversionJob\"(\n\x1a\x44\x65leteConversionJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1d\n\x1b\x44\x65leteConversionJobResponse\">\n\x19WatchConversionJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\"?\n\x1aWatchConversionJobResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.conch.v1.JobEvent2\xde\x04\n\x11\x43onversionService\x12\x62\n\x13\x43reateConversionJob\x12$.conch.v1.CreateConversionJobRequest\x1a%.conch.v1.CreateConversionJobResponse\x12Y\n\x10GetConversionJob\x12!.conch.v1.GetConversionJobRequest\x1a\".conch.v1.GetConversionJobResponse\x12_\n\x12ListConversionJobs\x12#.conch.v1.ListConversionJobsRequest\x1a$.conch.v1.ListConversionJobsResponse\x12\x62\n\x13\x43\x61ncelConversionJob\x12$.conch.v1.CancelConversionJobRequest\x1a%.conch.v1.CancelConversionJobResponse\x12\x62\n\x13\x44\x65leteConversionJob\x12$.conch.v1.DeleteConversionJobRequest\x1a%.conch.v1.DeleteConversionJobResponse\x12\x61\n\x12WatchConversionJob\x12#.conch.v1.WatchConversionJobRequest\x1a$.conch.v1.WatchConversionJobResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onch/v1/conversion.proto\x12\x08\x63onch.v1\x1a\x12\x63onch/v1/job.proto\x1a\x15\x63onch/v1/models.proto\"\x94\x01\n\rConversionJob\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.conch.v1.ConversionSpec\x12#\n\x06status\x18\x03 \x01(\x0b\x32\x13.conch.v1.JobStatus\x12*\n\x06result\x18\x04 \x01(\x0b\x32\x1a.conch.v1.ConversionResult\"\x83\x02\n\x0e\x43onversionSpec\x12\x16\n\x0e\x63heckpoint_uri\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12!\n\x07targets\x18\x03 \x03(\x0b\x32\x10.conch.v1.Target\x12\x34\n\x06limits\x18\x04 \x03(\x0b\x32$.conch.v1.ConversionSpec.LimitsEntry\x12\x1b\n\x13num_parity_examples\x18\x05 \x01(\r\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\r\x12\x0f\n\x07profile\x18\x07 \x01(\t\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"T\n\x06Target\x12\"\n\x07runtime\x18\x01 \x01(\x0e\x32\x11.conch.v1.Runtime\x12&\n\tprecision\x18\x02 \x01(\x0e\x32\x13.conch.v1.Precision\"{\n\x10\x43onversionResult\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12*\n\x0b\x63\x65rtificate\x18\x05 \x01(\x0b\x32\x15.conch.v1.Certificate\"P\n\x1a\x43reateConversionJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.conch.v1.ConversionSpec\"C\n\x1b\x43reateConversionJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.conch.v1.ConversionJob\"%\n\x17GetConversionJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"@\n\x18GetConversionJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.conch.v1.ConversionJob\"m\n\x19ListConversionJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12)\n\x06states\x18\x03 \x03(\x0e\x32\x19.conch.v1.JobStatus.State\"\\\n\x1aListConversionJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.conch.v1.ConversionJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x1a\x43\x61ncelConversionJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"C\n\x1b\x43\x61ncelConversionJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.conch.v1.ConversionJob\"(\n\x1a\x44\x65leteConversionJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1d\n\x1b\x44\x65leteConversionJobResponse\">\n\x19WatchConversionJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\"?\n\x1aWatchConversionJobResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.conch.v1.JobEvent2\xde\x04\n\x11\x43onversionService\x12\x62\n\x13\x43reateConversionJob\x12$.conch.v1.CreateConversionJobRequest\x1a%.conch.v1.CreateConversionJobResponse\x12Y\n\x10GetConversionJob\x12!.conch.v1.GetConversionJobRequest\x1a\".conch.v1.GetConversionJobResponse\x12_\n\x12ListConversionJobs\x12#.conch.v1.ListConversionJobsRequest\x1a$.conch.v1.ListConversionJobsResponse\x12\x62\n\x13\x43\x61ncelConversionJob\x12$.conch.v1.CancelConversionJobRequest\x1a%.conch.v1.CancelConversionJobResponse\x12\x62\n\x13\x44\x65leteConversionJob\x12$.conch.v1.DeleteConversionJobRequest\x1a%.conch.v1.DeleteConversionJobResponse\x12\x61\n\x12WatchConversionJob\x12#.conch.v1.WatchConversionJobRequest\x1a$.conch.v1.WatchConversionJobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,37 +38,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONVERSIONJOB']._serialized_start=83
   _globals['_CONVERSIONJOB']._serialized_end=231
   _globals['_CONVERSIONSPEC']._serialized_start=234
-  _globals['_CONVERSIONSPEC']._serialized_end=476
-  _globals['_CONVERSIONSPEC_LIMITSENTRY']._serialized_start=431
-  _globals['_CONVERSIONSPEC_LIMITSENTRY']._serialized_end=476
-  _globals['_TARGET']._serialized_start=478
-  _globals['_TARGET']._serialized_end=562
-  _globals['_CONVERSIONRESULT']._serialized_start=564
-  _globals['_CONVERSIONRESULT']._serialized_end=687
-  _globals['_CREATECONVERSIONJOBREQUEST']._serialized_start=689
-  _globals['_CREATECONVERSIONJOBREQUEST']._serialized_end=769
-  _globals['_CREATECONVERSIONJOBRESPONSE']._serialized_start=771
-  _globals['_CREATECONVERSIONJOBRESPONSE']._serialized_end=838
-  _globals['_GETCONVERSIONJOBREQUEST']._serialized_start=840
-  _globals['_GETCONVERSIONJOBREQUEST']._serialized_end=877
-  _globals['_GETCONVERSIONJOBRESPONSE']._serialized_start=879
-  _globals['_GETCONVERSIONJOBRESPONSE']._serialized_end=943
-  _globals['_LISTCONVERSIONJOBSREQUEST']._serialized_start=945
-  _globals['_LISTCONVERSIONJOBSREQUEST']._serialized_end=1054
-  _globals['_LISTCONVERSIONJOBSRESPONSE']._serialized_start=1056
-  _globals['_LISTCONVERSIONJOBSRESPONSE']._serialized_end=1148
-  _globals['_CANCELCONVERSIONJOBREQUEST']._serialized_start=1150
-  _globals['_CANCELCONVERSIONJOBREQUEST']._serialized_end=1190
-  _globals['_CANCELCONVERSIONJOBRESPONSE']._serialized_start=1192
-  _globals['_CANCELCONVERSIONJOBRESPONSE']._serialized_end=1259
-  _globals['_DELETECONVERSIONJOBREQUEST']._serialized_start=1261
-  _globals['_DELETECONVERSIONJOBREQUEST']._serialized_end=1301
-  _globals['_DELETECONVERSIONJOBRESPONSE']._serialized_start=1303
-  _globals['_DELETECONVERSIONJOBRESPONSE']._serialized_end=1332
-  _globals['_WATCHCONVERSIONJOBREQUEST']._serialized_start=1334
-  _globals['_WATCHCONVERSIONJOBREQUEST']._serialized_end=1396
-  _globals['_WATCHCONVERSIONJOBRESPONSE']._serialized_start=1398
-  _globals['_WATCHCONVERSIONJOBRESPONSE']._serialized_end=1461
-  _globals['_CONVERSIONSERVICE']._serialized_start=1464
-  _globals['_CONVERSIONSERVICE']._serialized_end=2070
+  _globals['_CONVERSIONSPEC']._serialized_end=493
+  _globals['_CONVERSIONSPEC_LIMITSENTRY']._serialized_start=448
+  _globals['_CONVERSIONSPEC_LIMITSENTRY']._serialized_end=493
+  _globals['_TARGET']._serialized_start=495
+  _globals['_TARGET']._serialized_end=579
+  _globals['_CONVERSIONRESULT']._serialized_start=581
+  _globals['_CONVERSIONRESULT']._serialized_end=704
+  _globals['_CREATECONVERSIONJOBREQUEST']._serialized_start=706
+  _globals['_CREATECONVERSIONJOBREQUEST']._serialized_end=786
+  _globals['_CREATECONVERSIONJOBRESPONSE']._serialized_start=788
+  _globals['_CREATECONVERSIONJOBRESPONSE']._serialized_end=855
+  _globals['_GETCONVERSIONJOBREQUEST']._serialized_start=857
+  _globals['_GETCONVERSIONJOBREQUEST']._serialized_end=894
+  _globals['_GETCONVERSIONJOBRESPONSE']._serialized_start=896
+  _globals['_GETCONVERSIONJOBRESPONSE']._serialized_end=960
+  _globals['_LISTCONVERSIONJOBSREQUEST']._serialized_start=962
+  _globals['_LISTCONVERSIONJOBSREQUEST']._serialized_end=1071
+  _globals['_LISTCONVERSIONJOBSRESPONSE']._serialized_start=1073
+  _globals['_LISTCONVERSIONJOBSRESPONSE']._serialized_end=1165
+  _globals['_CANCELCONVERSIONJOBREQUEST']._serialized_start=1167
+  _globals['_CANCELCONVERSIONJOBREQUEST']._serialized_end=1207
+  _globals['_CANCELCONVERSIONJOBRESPONSE']._serialized_start=1209
+  _globals['_CANCELCONVERSIONJOBRESPONSE']._serialized_end=1276
+  _globals['_DELETECONVERSIONJOBREQUEST']._serialized_start=1278
+  _globals['_DELETECONVERSIONJOBREQUEST']._serialized_end=1318
+  _globals['_DELETECONVERSIONJOBRESPONSE']._serialized_start=1320
+  _globals['_DELETECONVERSIONJOBRESPONSE']._serialized_end=1349
+  _globals['_WATCHCONVERSIONJOBREQUEST']._serialized_start=1351
+  _globals['_WATCHCONVERSIONJOBREQUEST']._serialized_end=1413
+  _globals['_WATCHCONVERSIONJOBRESPONSE']._serialized_start=1415
+  _globals['_WATCHCONVERSIONJOBRESPONSE']._serialized_end=1478
+  _globals['_CONVERSIONSERVICE']._serialized_start=1481
+  _globals['_CONVERSIONSERVICE']._serialized_end=2087
 # @@protoc_insertion_point(module_scope)

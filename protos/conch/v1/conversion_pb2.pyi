@@ -85,6 +85,7 @@ class ConversionSpec(google.protobuf.message.Message):
     LIMITS_FIELD_NUMBER: builtins.int
     NUM_PARITY_EXAMPLES_FIELD_NUMBER: builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
+    PROFILE_FIELD_NUMBER: builtins.int
     checkpoint_uri: builtins.str
     """The checkpoint artifact's URI. Required."""
     model: builtins.str
@@ -93,6 +94,10 @@ class ConversionSpec(google.protobuf.message.Message):
     """Held-out examples that parity is measured on, 32 to 100000. Default 500."""
     max_attempts: builtins.int
     """Attempts before the job is FAILED, 1 to 10. Default 3."""
+    profile: builtins.str
+    """Kind of machine, by the name that the cluster's operator gave it (`jobs.profiles` of the chart).
+    Default: the operator's default; the only choice on one machine.
+    """
     @property
     def targets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Target]:
         """Runtimes and precisions to prove, at most one a runtime; the version is published only if all
@@ -112,8 +117,9 @@ class ConversionSpec(google.protobuf.message.Message):
         limits: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
         num_parity_examples: builtins.int = ...,
         max_attempts: builtins.int = ...,
+        profile: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint_uri", b"checkpoint_uri", "limits", b"limits", "max_attempts", b"max_attempts", "model", b"model", "num_parity_examples", b"num_parity_examples", "targets", b"targets"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint_uri", b"checkpoint_uri", "limits", b"limits", "max_attempts", b"max_attempts", "model", b"model", "num_parity_examples", b"num_parity_examples", "profile", b"profile", "targets", b"targets"]) -> None: ...
 
 Global___ConversionSpec: typing_extensions.TypeAlias = ConversionSpec
 

@@ -36,6 +36,10 @@ class _RuntimeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     """OpenVINO: Triton's openvino backend over openvino.onnx, for text-generation Conch's engine over
     openvino/openvino_model.xml; CPU only.
     """
+    RUNTIME_TENSORRT: _Runtime.ValueType  # 3
+    """Triton's tensorrt backend over a plan for the pool's kind of GPU; where no plan fits, pools of this
+    runtime serve model.onnx by onnxruntime.
+    """
     RUNTIME_VLLM: _Runtime.ValueType  # 4
     """Triton's vllm backend over the checkpoint itself; GPU, text-generation only."""
 
@@ -49,6 +53,10 @@ RUNTIME_ONNXRUNTIME: Runtime.ValueType  # 1
 RUNTIME_OPENVINO: Runtime.ValueType  # 2
 """OpenVINO: Triton's openvino backend over openvino.onnx, for text-generation Conch's engine over
 openvino/openvino_model.xml; CPU only.
+"""
+RUNTIME_TENSORRT: Runtime.ValueType  # 3
+"""Triton's tensorrt backend over a plan for the pool's kind of GPU; where no plan fits, pools of this
+runtime serve model.onnx by onnxruntime.
 """
 RUNTIME_VLLM: Runtime.ValueType  # 4
 """Triton's vllm backend over the checkpoint itself; GPU, text-generation only."""

@@ -365,6 +365,7 @@ class VersionManifest(google.protobuf.message.Message):
     CHECKPOINT_FIELD_NUMBER: builtins.int
     OPSET_FIELD_NUMBER: builtins.int
     LIBRARIES_FIELD_NUMBER: builtins.int
+    PLANS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Model it belongs to."""
     version: builtins.int
@@ -385,6 +386,10 @@ class VersionManifest(google.protobuf.message.Message):
     def libraries(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Library name -> version."""
 
+    @property
+    def plans(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Plan]:
+        """Plans for GPUs, each for one kind."""
+
     def __init__(
         self,
         *,
@@ -396,11 +401,42 @@ class VersionManifest(google.protobuf.message.Message):
         checkpoint: Global___CheckpointManifest | None = ...,
         opset: builtins.int = ...,
         libraries: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        plans: collections.abc.Iterable[Global___Plan] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "checkpoint_digest", b"checkpoint_digest", "checkpoint_uri", b"checkpoint_uri", "conversion_job", b"conversion_job", "libraries", b"libraries", "model", b"model", "opset", b"opset", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "checkpoint_digest", b"checkpoint_digest", "checkpoint_uri", b"checkpoint_uri", "conversion_job", b"conversion_job", "libraries", b"libraries", "model", b"model", "opset", b"opset", "plans", b"plans", "version", b"version"]) -> None: ...
 
 Global___VersionManifest: typing_extensions.TypeAlias = VersionManifest
+
+@typing.final
+class Plan(google.protobuf.message.Message):
+    """A TensorRT plan: it runs on one compute capability under one TensorRT version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    COMPUTE_CAPABILITY_FIELD_NUMBER: builtins.int
+    TENSORRT_VERSION_FIELD_NUMBER: builtins.int
+    PRECISION_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """Path relative to the version's folder."""
+    compute_capability: builtins.str
+    """Of the GPU that it was built for, such as "9.0"."""
+    tensorrt_version: builtins.str
+    """TensorRT that built it, such as "10.14.1.48"; another one refuses it."""
+    precision: conch.v1.job_pb2.Precision.ValueType
+    """Number format of its arithmetic."""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        compute_capability: builtins.str = ...,
+        tensorrt_version: builtins.str = ...,
+        precision: conch.v1.job_pb2.Precision.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compute_capability", b"compute_capability", "path", b"path", "precision", b"precision", "tensorrt_version", b"tensorrt_version"]) -> None: ...
+
+Global___Plan: typing_extensions.TypeAlias = Plan
 
 @typing.final
 class GoldenExamples(google.protobuf.message.Message):
@@ -528,8 +564,18 @@ class Route(google.protobuf.message.Message):
 
     MODEL_FIELD_NUMBER: builtins.int
     VERSIONS_FIELD_NUMBER: builtins.int
+    POOL_FIELD_NUMBER: builtins.int
+    SHADOW_FIELD_NUMBER: builtins.int
     model: builtins.str
     """The model."""
+    pool: builtins.str
+    """Pool of Triton servers that serves the model: a name among the gateway's pools. Empty where there is
+    one pool. SetRoute keeps the pool that holds if this is empty.
+    """
+    shadow: builtins.int
+    """Version that is sent a copy of each call and whose answers nobody sees; dropped first when it is
+    slow. 0 = none.
+    """
     @property
     def versions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WeightedVersion]:
         """Versions and their shares, by version."""
@@ -539,8 +585,10 @@ class Route(google.protobuf.message.Message):
         *,
         model: builtins.str = ...,
         versions: collections.abc.Iterable[Global___WeightedVersion] | None = ...,
+        pool: builtins.str = ...,
+        shadow: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "versions", b"versions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "pool", b"pool", "shadow", b"shadow", "versions", b"versions"]) -> None: ...
 
 Global___Route: typing_extensions.TypeAlias = Route
 
@@ -603,7 +651,9 @@ class RouteChange(google.protobuf.message.Message):
     sequence: builtins.int
     """From 1, without gap."""
     actor: builtins.str
-    """Who asked: as the caller named itself, "file" for an edited routes file."""
+    """Who asked: as the caller named itself, "file" for an edited routes file, "helm" for a release that
+    named nobody.
+    """
     reason: builtins.str
     """Why, in the caller's words; may be empty."""
     @property

@@ -26,7 +26,7 @@ from conch.v1 import job_pb2 as conch_dot_v1_dot_job__pb2
 from conch.v1 import tasks_pb2 as conch_dot_v1_dot_tasks__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63onch/v1/training.proto\x12\x08\x63onch.v1\x1a\x12\x63onch/v1/job.proto\x1a\x14\x63onch/v1/tasks.proto\"\x8e\x01\n\x0bTrainingJob\x12\n\n\x02id\x18\x01 \x01(\t\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.conch.v1.TrainingSpec\x12#\n\x06status\x18\x03 \x01(\x0b\x32\x13.conch.v1.JobStatus\x12(\n\x06result\x18\x04 \x01(\x0b\x32\x18.conch.v1.TrainingResult\"\xc5\x01\n\x0cTrainingSpec\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\"\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x11.conch.v1.Dataset\x12\x32\n\x0fhyperparameters\x18\x04 \x01(\x0b\x32\x19.conch.v1.Hyperparameters\x12\x14\n\x0cmax_attempts\x18\x05 \x01(\r\x12%\n\ttask_spec\x18\x06 \x01(\x0b\x32\x12.conch.v1.TaskSpec\"\xa7\x03\n\x07\x44\x61taset\x12\x11\n\ttrain_uri\x18\x01 \x01(\t\x12\x16\n\x0evalidation_uri\x18\x02 \x01(\t\x12(\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x18.conch.v1.Dataset.Format\x12/\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x1e.conch.v1.Dataset.ColumnsEntry\x12\x1b\n\x13validation_fraction\x18\x05 \x01(\x01\x12\x1a\n\x12max_train_examples\x18\x06 \x01(\x04\x12\x1f\n\x17max_validation_examples\x18\x07 \x01(\x04\x1a.\n\x0c\x43olumnsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8b\x01\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46ORMAT_JSONL\x10\x01\x12\x0e\n\nFORMAT_CSV\x10\x02\x12\x12\n\x0e\x46ORMAT_PARQUET\x10\x03\x12\x10\n\x0c\x46ORMAT_CONLL\x10\x04\x12\x10\n\x0c\x46ORMAT_SQUAD\x10\x05\x12\x0f\n\x0b\x46ORMAT_TEXT\x10\x06\"\xc5\x03\n\x0fHyperparameters\x12\x12\n\nnum_epochs\x18\x01 \x01(\x01\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12#\n\x1bgradient_accumulation_steps\x18\x04 \x01(\r\x12\x19\n\x0cwarmup_ratio\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cweight_decay\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nmax_length\x18\x07 \x01(\r\x12$\n\x17\x65\x61rly_stopping_patience\x18\x08 \x01(\rH\x02\x88\x01\x01\x12\x1d\n\x15\x65valuations_per_epoch\x18\t \x01(\r\x12\x11\n\x04seed\x18\n \x01(\rH\x03\x88\x01\x01\x12\x13\n\x0bnum_threads\x18\x0b \x01(\r\x12\x11\n\tmax_steps\x18\x0c \x01(\x04\x12&\n\tprecision\x18\r \x01(\x0e\x32\x13.conch.v1.Precision\x12\x15\n\revaluate_only\x18\x0e \x01(\x08\x42\x0f\n\r_warmup_ratioB\x0f\n\r_weight_decayB\x1a\n\x18_early_stopping_patienceB\x07\n\x05_seed\"m\n\x0eTrainingResult\x12\x16\n\x0e\x63heckpoint_uri\x18\x01 \x01(\t\x12\x19\n\x11\x63heckpoint_digest\x18\x02 \x01(\t\x12(\n\nevaluation\x18\x03 \x01(\x0b\x32\x14.conch.v1.Evaluation\"L\n\x18\x43reateTrainingJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.conch.v1.TrainingSpec\"?\n\x19\x43reateTrainingJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x15.conch.v1.TrainingJob\"#\n\x15GetTrainingJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"<\n\x16GetTrainingJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x15.conch.v1.TrainingJob\"k\n\x17ListTrainingJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12)\n\x06states\x18\x03 \x03(\x0e\x32\x19.conch.v1.JobStatus.State\"X\n\x18ListTrainingJobsResponse\x12#\n\x04jobs\x18\x01 \x03(\x0b\x32\x15.conch.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x18\x43\x61ncelTrainingJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"?\n\x19\x43\x61ncelTrainingJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x15.conch.v1.TrainingJob\"&\n\x18\x44\x65leteTrainingJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1b\n\x19\x44\x65leteTrainingJobResponse\"<\n\x17WatchTrainingJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\"=\n\x18WatchTrainingJobResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.conch.v1.JobEvent2\xb8\x04\n\x0fTrainingService\x12\\\n\x11\x43reateTrainingJob\x12\".conch.v1.CreateTrainingJobRequest\x1a#.conch.v1.CreateTrainingJobResponse\x12S\n\x0eGetTrainingJob\x12\x1f.conch.v1.GetTrainingJobRequest\x1a .conch.v1.GetTrainingJobResponse\x12Y\n\x10ListTrainingJobs\x12!.conch.v1.ListTrainingJobsRequest\x1a\".conch.v1.ListTrainingJobsResponse\x12\\\n\x11\x43\x61ncelTrainingJob\x12\".conch.v1.CancelTrainingJobRequest\x1a#.conch.v1.CancelTrainingJobResponse\x12\\\n\x11\x44\x65leteTrainingJob\x12\".conch.v1.DeleteTrainingJobRequest\x1a#.conch.v1.DeleteTrainingJobResponse\x12[\n\x10WatchTrainingJob\x12!.conch.v1.WatchTrainingJobRequest\x1a\".conch.v1.WatchTrainingJobResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63onch/v1/training.proto\x12\x08\x63onch.v1\x1a\x12\x63onch/v1/job.proto\x1a\x14\x63onch/v1/tasks.proto\"\x8e\x01\n\x0bTrainingJob\x12\n\n\x02id\x18\x01 \x01(\t\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.conch.v1.TrainingSpec\x12#\n\x06status\x18\x03 \x01(\x0b\x32\x13.conch.v1.JobStatus\x12(\n\x06result\x18\x04 \x01(\x0b\x32\x18.conch.v1.TrainingResult\"\xe9\x01\n\x0cTrainingSpec\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\"\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x11.conch.v1.Dataset\x12\x32\n\x0fhyperparameters\x18\x04 \x01(\x0b\x32\x19.conch.v1.Hyperparameters\x12\x14\n\x0cmax_attempts\x18\x05 \x01(\r\x12%\n\ttask_spec\x18\x06 \x01(\x0b\x32\x12.conch.v1.TaskSpec\x12\x0f\n\x07profile\x18\x07 \x01(\t\x12\x11\n\tnum_nodes\x18\x08 \x01(\r\"\xa7\x03\n\x07\x44\x61taset\x12\x11\n\ttrain_uri\x18\x01 \x01(\t\x12\x16\n\x0evalidation_uri\x18\x02 \x01(\t\x12(\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x18.conch.v1.Dataset.Format\x12/\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x1e.conch.v1.Dataset.ColumnsEntry\x12\x1b\n\x13validation_fraction\x18\x05 \x01(\x01\x12\x1a\n\x12max_train_examples\x18\x06 \x01(\x04\x12\x1f\n\x17max_validation_examples\x18\x07 \x01(\x04\x1a.\n\x0c\x43olumnsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8b\x01\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46ORMAT_JSONL\x10\x01\x12\x0e\n\nFORMAT_CSV\x10\x02\x12\x12\n\x0e\x46ORMAT_PARQUET\x10\x03\x12\x10\n\x0c\x46ORMAT_CONLL\x10\x04\x12\x10\n\x0c\x46ORMAT_SQUAD\x10\x05\x12\x0f\n\x0b\x46ORMAT_TEXT\x10\x06\"\xc5\x03\n\x0fHyperparameters\x12\x12\n\nnum_epochs\x18\x01 \x01(\x01\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12#\n\x1bgradient_accumulation_steps\x18\x04 \x01(\r\x12\x19\n\x0cwarmup_ratio\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cweight_decay\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nmax_length\x18\x07 \x01(\r\x12$\n\x17\x65\x61rly_stopping_patience\x18\x08 \x01(\rH\x02\x88\x01\x01\x12\x1d\n\x15\x65valuations_per_epoch\x18\t \x01(\r\x12\x11\n\x04seed\x18\n \x01(\rH\x03\x88\x01\x01\x12\x13\n\x0bnum_threads\x18\x0b \x01(\r\x12\x11\n\tmax_steps\x18\x0c \x01(\x04\x12&\n\tprecision\x18\r \x01(\x0e\x32\x13.conch.v1.Precision\x12\x15\n\revaluate_only\x18\x0e \x01(\x08\x42\x0f\n\r_warmup_ratioB\x0f\n\r_weight_decayB\x1a\n\x18_early_stopping_patienceB\x07\n\x05_seed\"m\n\x0eTrainingResult\x12\x16\n\x0e\x63heckpoint_uri\x18\x01 \x01(\t\x12\x19\n\x11\x63heckpoint_digest\x18\x02 \x01(\t\x12(\n\nevaluation\x18\x03 \x01(\x0b\x32\x14.conch.v1.Evaluation\"L\n\x18\x43reateTrainingJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.conch.v1.TrainingSpec\"?\n\x19\x43reateTrainingJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x15.conch.v1.TrainingJob\"#\n\x15GetTrainingJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"<\n\x16GetTrainingJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x15.conch.v1.TrainingJob\"k\n\x17ListTrainingJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12)\n\x06states\x18\x03 \x03(\x0e\x32\x19.conch.v1.JobStatus.State\"X\n\x18ListTrainingJobsResponse\x12#\n\x04jobs\x18\x01 \x03(\x0b\x32\x15.conch.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x18\x43\x61ncelTrainingJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"?\n\x19\x43\x61ncelTrainingJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x15.conch.v1.TrainingJob\"&\n\x18\x44\x65leteTrainingJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1b\n\x19\x44\x65leteTrainingJobResponse\"<\n\x17WatchTrainingJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\"=\n\x18WatchTrainingJobResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.conch.v1.JobEvent2\xb8\x04\n\x0fTrainingService\x12\\\n\x11\x43reateTrainingJob\x12\".conch.v1.CreateTrainingJobRequest\x1a#.conch.v1.CreateTrainingJobResponse\x12S\n\x0eGetTrainingJob\x12\x1f.conch.v1.GetTrainingJobRequest\x1a .conch.v1.GetTrainingJobResponse\x12Y\n\x10ListTrainingJobs\x12!.conch.v1.ListTrainingJobsRequest\x1a\".conch.v1.ListTrainingJobsResponse\x12\\\n\x11\x43\x61ncelTrainingJob\x12\".conch.v1.CancelTrainingJobRequest\x1a#.conch.v1.CancelTrainingJobResponse\x12\\\n\x11\x44\x65leteTrainingJob\x12\".conch.v1.DeleteTrainingJobRequest\x1a#.conch.v1.DeleteTrainingJobResponse\x12[\n\x10WatchTrainingJob\x12!.conch.v1.WatchTrainingJobRequest\x1a\".conch.v1.WatchTrainingJobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,41 +38,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGJOB']._serialized_start=80
   _globals['_TRAININGJOB']._serialized_end=222
   _globals['_TRAININGSPEC']._serialized_start=225
-  _globals['_TRAININGSPEC']._serialized_end=422
-  _globals['_DATASET']._serialized_start=425
-  _globals['_DATASET']._serialized_end=848
-  _globals['_DATASET_COLUMNSENTRY']._serialized_start=660
-  _globals['_DATASET_COLUMNSENTRY']._serialized_end=706
-  _globals['_DATASET_FORMAT']._serialized_start=709
-  _globals['_DATASET_FORMAT']._serialized_end=848
-  _globals['_HYPERPARAMETERS']._serialized_start=851
-  _globals['_HYPERPARAMETERS']._serialized_end=1304
-  _globals['_TRAININGRESULT']._serialized_start=1306
-  _globals['_TRAININGRESULT']._serialized_end=1415
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=1417
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=1493
-  _globals['_CREATETRAININGJOBRESPONSE']._serialized_start=1495
-  _globals['_CREATETRAININGJOBRESPONSE']._serialized_end=1558
-  _globals['_GETTRAININGJOBREQUEST']._serialized_start=1560
-  _globals['_GETTRAININGJOBREQUEST']._serialized_end=1595
-  _globals['_GETTRAININGJOBRESPONSE']._serialized_start=1597
-  _globals['_GETTRAININGJOBRESPONSE']._serialized_end=1657
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=1659
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=1766
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=1768
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=1856
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=1858
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=1896
-  _globals['_CANCELTRAININGJOBRESPONSE']._serialized_start=1898
-  _globals['_CANCELTRAININGJOBRESPONSE']._serialized_end=1961
-  _globals['_DELETETRAININGJOBREQUEST']._serialized_start=1963
-  _globals['_DELETETRAININGJOBREQUEST']._serialized_end=2001
-  _globals['_DELETETRAININGJOBRESPONSE']._serialized_start=2003
-  _globals['_DELETETRAININGJOBRESPONSE']._serialized_end=2030
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=2032
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=2092
-  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_start=2094
-  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_end=2155
-  _globals['_TRAININGSERVICE']._serialized_start=2158
-  _globals['_TRAININGSERVICE']._serialized_end=2726
+  _globals['_TRAININGSPEC']._serialized_end=458
+  _globals['_DATASET']._serialized_start=461
+  _globals['_DATASET']._serialized_end=884
+  _globals['_DATASET_COLUMNSENTRY']._serialized_start=696
+  _globals['_DATASET_COLUMNSENTRY']._serialized_end=742
+  _globals['_DATASET_FORMAT']._serialized_start=745
+  _globals['_DATASET_FORMAT']._serialized_end=884
+  _globals['_HYPERPARAMETERS']._serialized_start=887
+  _globals['_HYPERPARAMETERS']._serialized_end=1340
+  _globals['_TRAININGRESULT']._serialized_start=1342
+  _globals['_TRAININGRESULT']._serialized_end=1451
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=1453
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=1529
+  _globals['_CREATETRAININGJOBRESPONSE']._serialized_start=1531
+  _globals['_CREATETRAININGJOBRESPONSE']._serialized_end=1594
+  _globals['_GETTRAININGJOBREQUEST']._serialized_start=1596
+  _globals['_GETTRAININGJOBREQUEST']._serialized_end=1631
+  _globals['_GETTRAININGJOBRESPONSE']._serialized_start=1633
+  _globals['_GETTRAININGJOBRESPONSE']._serialized_end=1693
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=1695
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=1802
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=1804
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=1892
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=1894
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=1932
+  _globals['_CANCELTRAININGJOBRESPONSE']._serialized_start=1934
+  _globals['_CANCELTRAININGJOBRESPONSE']._serialized_end=1997
+  _globals['_DELETETRAININGJOBREQUEST']._serialized_start=1999
+  _globals['_DELETETRAININGJOBREQUEST']._serialized_end=2037
+  _globals['_DELETETRAININGJOBRESPONSE']._serialized_start=2039
+  _globals['_DELETETRAININGJOBRESPONSE']._serialized_end=2066
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=2068
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=2128
+  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_start=2130
+  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_end=2191
+  _globals['_TRAININGSERVICE']._serialized_start=2194
+  _globals['_TRAININGSERVICE']._serialized_end=2762
 # @@protoc_insertion_point(module_scope)

@@ -70,6 +70,8 @@ class TrainingSpec(google.protobuf.message.Message):
     HYPERPARAMETERS_FIELD_NUMBER: builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
     TASK_SPEC_FIELD_NUMBER: builtins.int
+    PROFILE_FIELD_NUMBER: builtins.int
+    NUM_NODES_FIELD_NUMBER: builtins.int
     task: builtins.str
     """A Hugging Face task id: "text-classification", "token-classification", "question-answering",
     "feature-extraction", "text2text-generation" or "text-generation". Required.
@@ -78,6 +80,14 @@ class TrainingSpec(google.protobuf.message.Message):
     """Model to start from: a hub id, a local folder or a URI. Required."""
     max_attempts: builtins.int
     """Attempts before the job is FAILED, 1 to 10. Default 3."""
+    profile: builtins.str
+    """Kind of machine, by the name that the cluster's operator gave it (`jobs.profiles` of the chart).
+    Default: the operator's default; the only choice on one machine.
+    """
+    num_nodes: builtins.int
+    """Machines that train together, 1 to 64, each with the profile's GPUs. Default 1; the only choice on one
+    machine.
+    """
     @property
     def dataset(self) -> Global___Dataset:
         """The labelled text. Required."""
@@ -99,9 +109,11 @@ class TrainingSpec(google.protobuf.message.Message):
         hyperparameters: Global___Hyperparameters | None = ...,
         max_attempts: builtins.int = ...,
         task_spec: conch.v1.tasks_pb2.TaskSpec | None = ...,
+        profile: builtins.str = ...,
+        num_nodes: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["dataset", b"dataset", "hyperparameters", b"hyperparameters", "task_spec", b"task_spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["base_model", b"base_model", "dataset", b"dataset", "hyperparameters", b"hyperparameters", "max_attempts", b"max_attempts", "task", b"task", "task_spec", b"task_spec"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_model", b"base_model", "dataset", b"dataset", "hyperparameters", b"hyperparameters", "max_attempts", b"max_attempts", "num_nodes", b"num_nodes", "profile", b"profile", "task", b"task", "task_spec", b"task_spec"]) -> None: ...
 
 Global___TrainingSpec: typing_extensions.TypeAlias = TrainingSpec
 

@@ -25,28 +25,33 @@ _sym_db = _symbol_database.Default()
 from conch.v1 import conversion_pb2 as conch_dot_v1_dot_conversion__pb2
 from conch.v1 import job_pb2 as conch_dot_v1_dot_job__pb2
 from conch.v1 import training_pb2 as conch_dot_v1_dot_training__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63onch/v1/worker.proto\x12\x08\x63onch.v1\x1a\x19\x63onch/v1/conversion.proto\x1a\x12\x63onch/v1/job.proto\x1a\x17\x63onch/v1/training.proto\x1a\x17google/rpc/status.proto\"]\n\x12PushReportsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12&\n\x06report\x18\x03 \x01(\x0b\x32\x16.conch.v1.WorkerReport\".\n\x13PushReportsResponse\x12\x17\n\x0fworker_sequence\x18\x01 \x01(\x04\"|\n\x0cWorkerReport\x12\x17\n\x0fworker_sequence\x18\x01 \x01(\x04\x12#\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x12.conch.v1.JobEventH\x00\x12$\n\x07outcome\x18\x03 \x01(\x0b\x32\x11.conch.v1.OutcomeH\x00\x42\x08\n\x06report\"\xd6\x01\n\x07Outcome\x12,\n\x08training\x18\x01 \x01(\x0b\x32\x18.conch.v1.TrainingResultH\x00\x12\x30\n\nconversion\x18\x02 \x01(\x0b\x32\x1a.conch.v1.ConversionResultH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12(\n\tcancelled\x18\x04 \x01(\x0b\x32\x13.conch.v1.CancelledH\x00\x12\x11\n\tretryable\x18\x05 \x01(\x08\x42\t\n\x07outcome\"\x0b\n\tCancelled\"\xda\x01\n\tWorkOrder\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12*\n\x08training\x18\x03 \x01(\x0b\x32\x16.conch.v1.TrainingSpecH\x00\x12.\n\nconversion\x18\x04 \x01(\x0b\x32\x18.conch.v1.ConversionSpecH\x00\x12\x11\n\treport_to\x18\x05 \x01(\t\x12\x10\n\x08work_dir\x18\x06 \x01(\t\x12\x12\n\noutput_uri\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\x04\x42\x06\n\x04spec2_\n\rWorkerService\x12N\n\x0bPushReports\x12\x1c.conch.v1.PushReportsRequest\x1a\x1d.conch.v1.PushReportsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63onch/v1/worker.proto\x12\x08\x63onch.v1\x1a\x19\x63onch/v1/conversion.proto\x1a\x12\x63onch/v1/job.proto\x1a\x17\x63onch/v1/training.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\"F\n\x13\x42\x65ginAttemptRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06runner\x18\x03 \x01(\t\"/\n\x14\x42\x65ginAttemptResponse\x12\x17\n\x0fworker_sequence\x18\x01 \x01(\x04\"m\n\x12PushReportsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12&\n\x06report\x18\x03 \x01(\x0b\x32\x16.conch.v1.WorkerReport\x12\x0e\n\x06runner\x18\x04 \x01(\t\".\n\x13PushReportsResponse\x12\x17\n\x0fworker_sequence\x18\x01 \x01(\x04\"|\n\x0cWorkerReport\x12\x17\n\x0fworker_sequence\x18\x01 \x01(\x04\x12#\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x12.conch.v1.JobEventH\x00\x12$\n\x07outcome\x18\x03 \x01(\x0b\x32\x11.conch.v1.OutcomeH\x00\x42\x08\n\x06report\"\xd6\x01\n\x07Outcome\x12,\n\x08training\x18\x01 \x01(\x0b\x32\x18.conch.v1.TrainingResultH\x00\x12\x30\n\nconversion\x18\x02 \x01(\x0b\x32\x1a.conch.v1.ConversionResultH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12(\n\tcancelled\x18\x04 \x01(\x0b\x32\x13.conch.v1.CancelledH\x00\x12\x11\n\tretryable\x18\x05 \x01(\x08\x42\t\n\x07outcome\"\x0b\n\tCancelled\"\xad\x02\n\tWorkOrder\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12*\n\x08training\x18\x03 \x01(\x0b\x32\x16.conch.v1.TrainingSpecH\x00\x12.\n\nconversion\x18\x04 \x01(\x0b\x32\x18.conch.v1.ConversionSpecH\x00\x12\x11\n\treport_to\x18\x05 \x01(\t\x12\x10\n\x08work_dir\x18\x06 \x01(\t\x12\x12\n\noutput_uri\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\x04\x12\r\n\x05token\x18\t \x01(\t\x12\x30\n\rflush_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08work_uri\x18\x0b \x01(\tB\x06\n\x04spec2\xae\x01\n\rWorkerService\x12M\n\x0c\x42\x65ginAttempt\x12\x1d.conch.v1.BeginAttemptRequest\x1a\x1e.conch.v1.BeginAttemptResponse\x12N\n\x0bPushReports\x12\x1c.conch.v1.PushReportsRequest\x1a\x1d.conch.v1.PushReportsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'conch.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PUSHREPORTSREQUEST']._serialized_start=132
-  _globals['_PUSHREPORTSREQUEST']._serialized_end=225
-  _globals['_PUSHREPORTSRESPONSE']._serialized_start=227
-  _globals['_PUSHREPORTSRESPONSE']._serialized_end=273
-  _globals['_WORKERREPORT']._serialized_start=275
-  _globals['_WORKERREPORT']._serialized_end=399
-  _globals['_OUTCOME']._serialized_start=402
-  _globals['_OUTCOME']._serialized_end=616
-  _globals['_CANCELLED']._serialized_start=618
-  _globals['_CANCELLED']._serialized_end=629
-  _globals['_WORKORDER']._serialized_start=632
-  _globals['_WORKORDER']._serialized_end=850
-  _globals['_WORKERSERVICE']._serialized_start=852
-  _globals['_WORKERSERVICE']._serialized_end=947
+  _globals['_BEGINATTEMPTREQUEST']._serialized_start=164
+  _globals['_BEGINATTEMPTREQUEST']._serialized_end=234
+  _globals['_BEGINATTEMPTRESPONSE']._serialized_start=236
+  _globals['_BEGINATTEMPTRESPONSE']._serialized_end=283
+  _globals['_PUSHREPORTSREQUEST']._serialized_start=285
+  _globals['_PUSHREPORTSREQUEST']._serialized_end=394
+  _globals['_PUSHREPORTSRESPONSE']._serialized_start=396
+  _globals['_PUSHREPORTSRESPONSE']._serialized_end=442
+  _globals['_WORKERREPORT']._serialized_start=444
+  _globals['_WORKERREPORT']._serialized_end=568
+  _globals['_OUTCOME']._serialized_start=571
+  _globals['_OUTCOME']._serialized_end=785
+  _globals['_CANCELLED']._serialized_start=787
+  _globals['_CANCELLED']._serialized_end=798
+  _globals['_WORKORDER']._serialized_start=801
+  _globals['_WORKORDER']._serialized_end=1102
+  _globals['_WORKERSERVICE']._serialized_start=1105
+  _globals['_WORKERSERVICE']._serialized_end=1279
 # @@protoc_insertion_point(module_scope)

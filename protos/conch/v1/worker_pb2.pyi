@@ -8,6 +8,7 @@ import conch.v1.conversion_pb2
 import conch.v1.job_pb2
 import conch.v1.training_pb2
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.message
 import google.rpc.status_pb2
 import sys
@@ -21,6 +22,52 @@ else:
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
+class BeginAttemptRequest(google.protobuf.message.Message):
+    """See BeginAttempt."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    RUNNER_FIELD_NUMBER: builtins.int
+    job_id: builtins.str
+    """Job that the worker runs."""
+    attempt: builtins.int
+    """Attempt that the worker is, from 1."""
+    runner: builtins.str
+    """Tells this process from others that ran or run the same attempt, such as a pod that took the place of
+    one that was preempted. 1 to 128 characters. Required.
+    """
+    def __init__(
+        self,
+        *,
+        job_id: builtins.str = ...,
+        attempt: builtins.int = ...,
+        runner: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "job_id", b"job_id", "runner", b"runner"]) -> None: ...
+
+Global___BeginAttemptRequest: typing_extensions.TypeAlias = BeginAttemptRequest
+
+@typing.final
+class BeginAttemptResponse(google.protobuf.message.Message):
+    """See BeginAttempt."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKER_SEQUENCE_FIELD_NUMBER: builtins.int
+    worker_sequence: builtins.int
+    """Reports of this attempt that are on disk: the runner's first report is the next one."""
+    def __init__(
+        self,
+        *,
+        worker_sequence: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["worker_sequence", b"worker_sequence"]) -> None: ...
+
+Global___BeginAttemptResponse: typing_extensions.TypeAlias = BeginAttemptResponse
+
+@typing.final
 class PushReportsRequest(google.protobuf.message.Message):
     """See PushReports."""
 
@@ -29,10 +76,13 @@ class PushReportsRequest(google.protobuf.message.Message):
     JOB_ID_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
     REPORT_FIELD_NUMBER: builtins.int
+    RUNNER_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Job that the worker runs."""
     attempt: builtins.int
     """Attempt that the worker is, from 1."""
+    runner: builtins.str
+    """As in BeginAttempt."""
     @property
     def report(self) -> Global___WorkerReport:
         """What it has to tell."""
@@ -43,9 +93,10 @@ class PushReportsRequest(google.protobuf.message.Message):
         job_id: builtins.str = ...,
         attempt: builtins.int = ...,
         report: Global___WorkerReport | None = ...,
+        runner: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["report", b"report"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "job_id", b"job_id", "report", b"report"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "job_id", b"job_id", "report", b"report", "runner", b"runner"]) -> None: ...
 
 Global___PushReportsRequest: typing_extensions.TypeAlias = PushReportsRequest
 
@@ -169,6 +220,9 @@ class WorkOrder(google.protobuf.message.Message):
     WORK_DIR_FIELD_NUMBER: builtins.int
     OUTPUT_URI_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    TOKEN_FIELD_NUMBER: builtins.int
+    FLUSH_TIMEOUT_FIELD_NUMBER: builtins.int
+    WORK_URI_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """The job."""
     attempt: builtins.int
@@ -181,6 +235,12 @@ class WorkOrder(google.protobuf.message.Message):
     """Where the finished artifact goes: a checkpoint's folder, or the model repository."""
     version: builtins.int
     """The converter's: version number claimed for this job."""
+    token: builtins.str
+    """Proves to WorkerService that a worker is of this attempt; a secret."""
+    work_uri: builtins.str
+    """Where the worker's folder is kept between attempts if `work_dir` is lost with the machine: a URI. Empty:
+    `work_dir` is kept.
+    """
     @property
     def training(self) -> conch.v1.training_pb2.TrainingSpec:
         """For the trainer's worker."""
@@ -188,6 +248,12 @@ class WorkOrder(google.protobuf.message.Message):
     @property
     def conversion(self) -> conch.v1.conversion_pb2.ConversionSpec:
         """For the converter's worker."""
+
+    @property
+    def flush_timeout(self) -> google.protobuf.duration_pb2.Duration:
+        """How long the worker may take at its end to deliver what it reported. Where its folder goes with it,
+        in a pod, nobody else can. Default: 2 seconds.
+        """
 
     def __init__(
         self,
@@ -200,9 +266,12 @@ class WorkOrder(google.protobuf.message.Message):
         work_dir: builtins.str = ...,
         output_uri: builtins.str = ...,
         version: builtins.int = ...,
+        token: builtins.str = ...,
+        flush_timeout: google.protobuf.duration_pb2.Duration | None = ...,
+        work_uri: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["conversion", b"conversion", "spec", b"spec", "training", b"training"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "conversion", b"conversion", "job_id", b"job_id", "output_uri", b"output_uri", "report_to", b"report_to", "spec", b"spec", "training", b"training", "version", b"version", "work_dir", b"work_dir"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["conversion", b"conversion", "flush_timeout", b"flush_timeout", "spec", b"spec", "training", b"training"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "conversion", b"conversion", "flush_timeout", b"flush_timeout", "job_id", b"job_id", "output_uri", b"output_uri", "report_to", b"report_to", "spec", b"spec", "token", b"token", "training", b"training", "version", b"version", "work_dir", b"work_dir", "work_uri", b"work_uri"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["spec", b"spec"]) -> typing.Literal["training", "conversion"] | None: ...
 
 Global___WorkOrder: typing_extensions.TypeAlias = WorkOrder

@@ -35,6 +35,11 @@ class WorkerServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.BeginAttempt = channel.unary_unary(
+                '/conch.v1.WorkerService/BeginAttempt',
+                request_serializer=conch_dot_v1_dot_worker__pb2.BeginAttemptRequest.SerializeToString,
+                response_deserializer=conch_dot_v1_dot_worker__pb2.BeginAttemptResponse.FromString,
+                _registered_method=True)
         self.PushReports = channel.stream_stream(
                 '/conch.v1.WorkerService/PushReports',
                 request_serializer=conch_dot_v1_dot_worker__pb2.PushReportsRequest.SerializeToString,
@@ -46,10 +51,21 @@ class WorkerServiceServicer(object):
     """Takes what workers have to tell. Served by the trainer and the converter beside their own service.
     """
 
+    def BeginAttempt(self, request, context):
+        """Says that a runner works on an attempt from now on, and where its reports go on: a runner that took the
+        place of a lost one counts on from what that one told. Needs the order's token, as PushReports does.
+        NOT_FOUND: no such job. FAILED_PRECONDITION: another attempt has taken over; stop.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PushReports(self, request_iterator, context):
         """Takes a worker's reports in order and acknowledges each once it is on disk. After a broken
         stream the worker resends what was not acknowledged; a report that is known already changes
-        nothing. NOT_FOUND: no such job. FAILED_PRECONDITION: another attempt has taken over; stop.
+        nothing. NOT_FOUND: no such job. FAILED_PRECONDITION: another attempt, or another runner of this
+        one, has taken over; stop. UNAUTHENTICATED: the token of the order did not come along as metadata
+        `authorization: Bearer <token>`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -58,6 +74,11 @@ class WorkerServiceServicer(object):
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'BeginAttempt': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginAttempt,
+                    request_deserializer=conch_dot_v1_dot_worker__pb2.BeginAttemptRequest.FromString,
+                    response_serializer=conch_dot_v1_dot_worker__pb2.BeginAttemptResponse.SerializeToString,
+            ),
             'PushReports': grpc.stream_stream_rpc_method_handler(
                     servicer.PushReports,
                     request_deserializer=conch_dot_v1_dot_worker__pb2.PushReportsRequest.FromString,
@@ -74,6 +95,33 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 class WorkerService(object):
     """Takes what workers have to tell. Served by the trainer and the converter beside their own service.
     """
+
+    @staticmethod
+    def BeginAttempt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conch.v1.WorkerService/BeginAttempt',
+            conch_dot_v1_dot_worker__pb2.BeginAttemptRequest.SerializeToString,
+            conch_dot_v1_dot_worker__pb2.BeginAttemptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def PushReports(request_iterator,

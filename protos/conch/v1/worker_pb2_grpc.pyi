@@ -25,6 +25,22 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
+_WorkerServiceBeginAttemptType = typing_extensions.TypeVar(
+    '_WorkerServiceBeginAttemptType',
+    grpc.UnaryUnaryMultiCallable[
+        conch.v1.worker_pb2.BeginAttemptRequest,
+        conch.v1.worker_pb2.BeginAttemptResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.worker_pb2.BeginAttemptRequest,
+        conch.v1.worker_pb2.BeginAttemptResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        conch.v1.worker_pb2.BeginAttemptRequest,
+        conch.v1.worker_pb2.BeginAttemptResponse,
+    ],
+)
+
 _WorkerServicePushReportsType = typing_extensions.TypeVar(
     '_WorkerServicePushReportsType',
     grpc.StreamStreamMultiCallable[
@@ -41,11 +57,15 @@ _WorkerServicePushReportsType = typing_extensions.TypeVar(
     ],
 )
 
-class WorkerServiceStub(typing.Generic[_WorkerServicePushReportsType]):
+class WorkerServiceStub(typing.Generic[_WorkerServiceBeginAttemptType, _WorkerServicePushReportsType]):
     """Takes what workers have to tell. Served by the trainer and the converter beside their own service."""
 
     @typing.overload
     def __init__(self: WorkerServiceStub[
+        grpc.UnaryUnaryMultiCallable[
+            conch.v1.worker_pb2.BeginAttemptRequest,
+            conch.v1.worker_pb2.BeginAttemptResponse,
+        ],
         grpc.StreamStreamMultiCallable[
             conch.v1.worker_pb2.PushReportsRequest,
             conch.v1.worker_pb2.PushReportsResponse,
@@ -54,19 +74,35 @@ class WorkerServiceStub(typing.Generic[_WorkerServicePushReportsType]):
 
     @typing.overload
     def __init__(self: WorkerServiceStub[
+        grpc.aio.UnaryUnaryMultiCallable[
+            conch.v1.worker_pb2.BeginAttemptRequest,
+            conch.v1.worker_pb2.BeginAttemptResponse,
+        ],
         grpc.aio.StreamStreamMultiCallable[
             conch.v1.worker_pb2.PushReportsRequest,
             conch.v1.worker_pb2.PushReportsResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
+    BeginAttempt: _WorkerServiceBeginAttemptType
+    """Says that a runner works on an attempt from now on, and where its reports go on: a runner that took the
+    place of a lost one counts on from what that one told. Needs the order's token, as PushReports does.
+    NOT_FOUND: no such job. FAILED_PRECONDITION: another attempt has taken over; stop.
+    """
+
     PushReports: _WorkerServicePushReportsType
     """Takes a worker's reports in order and acknowledges each once it is on disk. After a broken
     stream the worker resends what was not acknowledged; a report that is known already changes
-    nothing. NOT_FOUND: no such job. FAILED_PRECONDITION: another attempt has taken over; stop.
+    nothing. NOT_FOUND: no such job. FAILED_PRECONDITION: another attempt, or another runner of this
+    one, has taken over; stop. UNAUTHENTICATED: the token of the order did not come along as metadata
+    `authorization: Bearer <token>`.
     """
 
 WorkerServiceAsyncStub: typing_extensions.TypeAlias = WorkerServiceStub[
+    grpc.aio.UnaryUnaryMultiCallable[
+        conch.v1.worker_pb2.BeginAttemptRequest,
+        conch.v1.worker_pb2.BeginAttemptResponse,
+    ],
     grpc.aio.StreamStreamMultiCallable[
         conch.v1.worker_pb2.PushReportsRequest,
         conch.v1.worker_pb2.PushReportsResponse,
@@ -77,6 +113,17 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
     """Takes what workers have to tell. Served by the trainer and the converter beside their own service."""
 
     @abc.abstractmethod
+    def BeginAttempt(
+        self,
+        request: conch.v1.worker_pb2.BeginAttemptRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[conch.v1.worker_pb2.BeginAttemptResponse, collections.abc.Awaitable[conch.v1.worker_pb2.BeginAttemptResponse]]:
+        """Says that a runner works on an attempt from now on, and where its reports go on: a runner that took the
+        place of a lost one counts on from what that one told. Needs the order's token, as PushReports does.
+        NOT_FOUND: no such job. FAILED_PRECONDITION: another attempt has taken over; stop.
+        """
+
+    @abc.abstractmethod
     def PushReports(
         self,
         request_iterator: _MaybeAsyncIterator[conch.v1.worker_pb2.PushReportsRequest],
@@ -84,7 +131,9 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[conch.v1.worker_pb2.PushReportsResponse], collections.abc.AsyncIterator[conch.v1.worker_pb2.PushReportsResponse]]:
         """Takes a worker's reports in order and acknowledges each once it is on disk. After a broken
         stream the worker resends what was not acknowledged; a report that is known already changes
-        nothing. NOT_FOUND: no such job. FAILED_PRECONDITION: another attempt has taken over; stop.
+        nothing. NOT_FOUND: no such job. FAILED_PRECONDITION: another attempt, or another runner of this
+        one, has taken over; stop. UNAUTHENTICATED: the token of the order did not come along as metadata
+        `authorization: Bearer <token>`.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
