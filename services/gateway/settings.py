@@ -6,9 +6,23 @@ Knows every limit of the gateway and why its default is what it is; knows nothin
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.settings import SharedSettings
+
+RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "vllm"]
+
+
+class PoolSettings(BaseModel):
+    """A pool of Triton servers that hold the same versions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str
+    """host:port of Triton's gRPC; a name with several addresses, such as that of a headless Service, means
+    as many servers, which come and go."""
+    runtime: RuntimeName = "onnxruntime"
+    """Runtime that its servers were started with."""
 
 
 class GatewaySettings(SharedSettings):
@@ -20,7 +34,7 @@ class GatewaySettings(SharedSettings):
     """Triton's gRPC endpoint. CONCH_TRITON_ADDRESS."""
     metrics_address: str = "127.0.0.1:9090"
     """Where Prometheus reads /metrics. CONCH_METRICS_ADDRESS."""
-    runtime: Literal["onnxruntime", "openvino", "tensorrt", "vllm"] = "onnxruntime"
+    runtime: RuntimeName = "onnxruntime"
     """Runtime that this gateway's Triton was started with; versions must be certified for it.
     CONCH_RUNTIME."""
 
@@ -33,6 +47,24 @@ class GatewaySettings(SharedSettings):
     allow_uncertified: frozenset[str] = frozenset()
     """Versions ("sentiment@3") that may serve without a certificate; recorded, and shown in answers.
     A JSON list. CONCH_ALLOW_UNCERTIFIED."""
+
+    pools: dict[str, PoolSettings] = Field(default_factory=dict)
+    """Pools of Triton by name, JSON: {"cpu": {"address": "triton-cpu:8001", "runtime": "openvino"}}.
+    Empty: one pool without name, of the one server at `triton_address`. CONCH_POOLS."""
+    staged_by: Literal["gateway", "pool"] = "gateway"
+    """Who brings versions to Triton: the gateway, which shares a disk with it, or the pool's own pods as they
+    start (`conch stage`). CONCH_STAGED_BY."""
+    pool_hold_seconds: float = Field(default=120.0, ge=0)
+    """How long, within its deadline, a call waits for a pool that has no server yet.
+    CONCH_POOL_HOLD_SECONDS."""
+
+    routes_configmap: str = ""
+    """ConfigMap whose key routes.json holds the routes; watched, and written by SetRoute. Empty: the routes
+    file. CONCH_ROUTES_CONFIGMAP."""
+    ledger_configmap: str = ""
+    """ConfigMap that keeps the ledger of all gateways. Empty: the ledger file. CONCH_LEDGER_CONFIGMAP."""
+    namespace: str = ""
+    """Kubernetes namespace of both; empty = the one that the gateway runs in. CONCH_NAMESPACE."""
 
     routes_readonly: bool = False
     """True where the cluster owns the routes: SetRoute is refused. CONCH_ROUTES_READONLY."""
