@@ -13,6 +13,7 @@ from conch.v1 import job_pb2, worker_pb2
 from services.errors import BackendUnavailable, InvalidRequest, NotFound
 from services.jobs import paging
 from services.jobs.changes import Changes
+from services.jobs.credentials import Caller
 from services.jobs.outcomes import FINAL_STATES
 from services.jobs.scheduler import Scheduler
 from services.jobs.store import NewJob, Store, require_final, same_or_taken
@@ -116,8 +117,12 @@ class Jobs:
         if self._changes.closed.is_set():
             raise BackendUnavailable("the service stops; ask again", reason="SERVICE_STOPPING")
 
-    async def take_report(self, job_id: str, *, attempt: int, report: worker_pb2.WorkerReport) -> int:
+    async def begin_attempt(self, job_id: str, caller: Caller) -> int:
+        """Notes who runs the attempt; returns the newest worker sequence on disk. See Store."""
+        return await asyncio.to_thread(self._store.begin_attempt, job_id, caller)
+
+    async def take_report(self, job_id: str, caller: Caller, report: worker_pb2.WorkerReport) -> int:
         """Puts a worker's report on disk; returns the newest worker sequence there. See Store."""
-        sequence = await asyncio.to_thread(self._store.take_report, job_id, attempt=attempt, report=report)
+        sequence = await asyncio.to_thread(self._store.take_report, job_id, caller, report)
         self._changes.ring(job_id)
         return sequence

@@ -18,7 +18,7 @@ from google.protobuf import json_format
 
 from conch.v1 import job_pb2, worker_pb2
 from services.errors import BackendUnavailable, NotFound, NotReady
-from services.jobs import processes
+from services.jobs import credentials, processes
 from services.jobs.changes import Changes
 from services.jobs.outcomes import Death
 from services.jobs.settings import JobSettings
@@ -122,8 +122,10 @@ class Scheduler:
             asyncio.get_running_loop().call_later(seconds + _CLOCK_SLACK_SECONDS, self._wanted.set)
 
     async def _launch(self, job: Job) -> None:
+        token = credentials.new_token()
+        await _persistently(self._store.renew_token, job.id, attempt=job.attempt, token=token)
         try:
-            process = await asyncio.to_thread(self._start_process, job)
+            process = await asyncio.to_thread(self._start_process, job, token)
         except OSError as error:
             log.error("worker.refused", job=job.id, problem=str(error))
             return await self._conclude(job, Death(f"the worker could not be started: {error}"))
@@ -131,12 +133,12 @@ class Scheduler:
         await self._attend(job, process)
         return None
 
-    def _start_process(self, job: Job) -> processes.Process:
+    def _start_process(self, job: Job, token: str) -> processes.Process:
         folder = _attempt_folder(job)
         if job.attempt == 1:
             # Left by a job of this id that a person removed from the database by hand.
             shutil.rmtree(job.folder, ignore_errors=True)
-        self._write_order(job)
+        self._write_order(job, token)
         command = [sys.executable, "-m", self._kind.worker_module, str(folder / _ORDER)]
         try:
             return processes.start(command, folder)
@@ -146,14 +148,22 @@ class Scheduler:
                 raise
             return process
 
-    def _write_order(self, job: Job) -> None:
+    def _readdress(self, job: Job) -> None:
+        """Tells a worker where its service is now."""
+        old = json_format.Parse((_attempt_folder(job) / _ORDER).read_bytes(), worker_pb2.WorkOrder())
+        self._write_order(job, old.token)
+
+    def _write_order(self, job: Job, token: str) -> None:
         order = self._kind.order(job)
+        order.token = token
         order.job_id, order.attempt, order.report_to = job.id, job.attempt, self._report_to
         order.work_dir = str(Path(job.folder) / _WORK)
         folder = _attempt_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
         Path(order.work_dir).mkdir(exist_ok=True)
         partial = folder / f"{_ORDER}.partial"
+        # Its token is a secret.
+        partial.touch(0o600)
         partial.write_text(json_format.MessageToJson(order))
         partial.replace(folder / _ORDER)
 
@@ -163,7 +173,7 @@ class Scheduler:
         process = await asyncio.to_thread(_find_worker, job, folder)
         if process is not None:
             log.info("worker.adopted", job=job.id, attempt=job.attempt, pid=process.pid)
-            await asyncio.to_thread(self._write_order, job)
+            await asyncio.to_thread(self._readdress, job)
             await self._attend(job, process)
         elif job.worker_pid is None and not (folder / SPOOL).exists():
             # Claimed, but the service was killed before a worker began: the attempt is not used up.

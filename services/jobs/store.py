@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from conch.v1 import job_pb2, worker_pb2
 from services.errors import AlreadyExists, NotFound, NotReady
-from services.jobs import journal
+from services.jobs import credentials, journal
+from services.jobs.credentials import Caller
 from services.jobs.database import Database
 from services.jobs.outcomes import FINAL_STATES, Attempt, Death, conclude
 from services.jobs.tables import Event, Job, VersionClaim
@@ -130,13 +131,34 @@ class Store:
             job.worker_pid, job.worker_mark = pid, mark
             return job
 
-    def take_report(self, job_id: str, *, attempt: int, report: worker_pb2.WorkerReport) -> int:
-        """Puts a worker's report on disk unless it is there already; returns the newest worker sequence.
+    def renew_token(self, job_id: str, *, attempt: int, token: str) -> None:
+        """Makes `token` the attempt's own, in place of any before. Raises NotFound, NotReady."""
+        with self._database.write() as session:
+            _current(session, job_id, attempt).token_digest = credentials.digest(token)
 
-        Raises NotFound if there is no such job, NotReady if the attempt is not the one that runs.
+    def begin_attempt(self, job_id: str, caller: Caller) -> int:
+        """Notes the caller as the attempt's runner; returns the newest worker sequence that is on disk.
+
+        Raises NotFound if there is no such job, NotReady if the attempt is not the one that runs,
+        Unauthenticated if the token is not the attempt's.
         """
         with self._database.write() as session:
-            job = _current(session, job_id, attempt)
+            job = _proven(session, job_id, caller)
+            job.runner = caller.runner
+            return job.worker_sequence
+
+    def take_report(self, job_id: str, caller: Caller, report: worker_pb2.WorkerReport) -> int:
+        """Puts a worker's report on disk unless it is there already; returns the newest worker sequence.
+
+        Raises as `begin_attempt` does, NotReady also if another runner has begun since.
+        """
+        with self._database.write() as session:
+            job = _proven(session, job_id, caller)
+            if job.runner != caller.runner:
+                raise NotReady(
+                    f"another runner works on attempt {caller.attempt} of job {job_id}",
+                    reason="RUNNER_SUPERSEDED",
+                )
             journal.take(session, job, [report])
             return job.worker_sequence
 
@@ -207,6 +229,12 @@ def _current(session: Session, job_id: str, attempt: int) -> Job:
     return job
 
 
+def _proven(session: Session, job_id: str, caller: Caller) -> Job:
+    job = _current(session, job_id, caller.attempt)
+    credentials.check(caller.token, job.token_digest)
+    return job
+
+
 def _fresh(new: NewJob, *, version: int) -> Job:
     return Job(
         id=new.id,
@@ -231,6 +259,7 @@ def _begin_attempt(job: Job, folder: str) -> None:
     job.start_time = job.start_time or _now()
     job.worker_sequence, job.outcome = 0, None
     job.worker_pid, job.worker_mark = None, None
+    job.token_digest, job.runner = None, None
 
 
 def _claim_version(session: Session, new: NewJob) -> int:

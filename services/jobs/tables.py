@@ -49,6 +49,10 @@ class Job(Base):
     """Reports of the current attempt that are on disk here."""
     outcome: Mapped[bytes | None] = mapped_column(LargeBinary)
     """What the current attempt's worker said of its end; counts once the worker is gone."""
+    token_digest: Mapped[str | None] = mapped_column(String(64))
+    """sha256 of the current attempt's token, in hex digits; the token itself only the worker has."""
+    runner: Mapped[str | None] = mapped_column(String(128))
+    """The process that works on the current attempt, by its own word."""
     worker_pid: Mapped[int | None]
     worker_mark: Mapped[str | None] = mapped_column(String)
     """Start of the worker's process, which tells it from a later one of the same pid."""

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from conch.v1 import conversion_pb2, training_pb2, worker_pb2
 from services import logs
 from services.errors import Cancelled, ServiceError
-from services.jobs.reporting import Reporter
+from services.jobs.reporting import DEFAULT_FLUSH_SECONDS, Reporter
 from services.jobs.spool import SPOOL
 from services.settings import SharedSettings
 
@@ -25,6 +25,8 @@ Result = training_pb2.TrainingResult | conversion_pb2.ConversionResult
 Run = Callable[[worker_pb2.WorkOrder, Reporter], Result]
 EXIT_CRASHED = 1
 """Exit code after an exception that is no ServiceError: the traceback is in the worker's log."""
+EXIT_UNDELIVERED = 74
+"""Exit code of a worker that could tell nobody how it ended: it had no spool, and no service answered."""
 
 
 def main(run: Run) -> NoReturn:
@@ -37,9 +39,18 @@ def main(run: Run) -> NoReturn:
     logs.configure(service="worker", level=SharedSettings().log_level)
     path = Path(sys.argv[1])
     order = json_format.Parse(path.read_bytes(), worker_pb2.WorkOrder())
-    report = Reporter(path.with_name(SPOOL), order=path, attempt=order.attempt)
+    # Nobody reads a spool that goes with its pod, and an order that is mounted leaves no room for one.
+    spool = None if order.HasField("flush_timeout") else path.with_name(SPOOL)
+    report = Reporter(spool, order=path, attempt=order.attempt)
     signal.signal(signal.SIGTERM, lambda *_: report.cancel())
-    _exit(_attempt(run, order, report), report)
+    code = _attempt(run, order, report)
+    delivered = report.close(flush_seconds=_flush_seconds(order))
+    _exit(code if delivered else EXIT_UNDELIVERED)
+
+
+def _flush_seconds(order: worker_pb2.WorkOrder) -> float:
+    flush = order.flush_timeout
+    return flush.ToNanoseconds() / 1e9 if order.HasField("flush_timeout") else DEFAULT_FLUSH_SECONDS
 
 
 def _attempt(run: Run, order: worker_pb2.WorkOrder, report: Reporter) -> int:
@@ -64,8 +75,7 @@ def _outcome(run: Run, order: worker_pb2.WorkOrder, report: Reporter) -> worker_
     return worker_pb2.Outcome(conversion=result)
 
 
-def _exit(code: int, report: Reporter) -> NoReturn:
-    report.close()
+def _exit(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads and exit hooks of the libraries that ran may hang; nothing is left that they are needed for.

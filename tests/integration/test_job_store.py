@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from alembic.migration import MigrationContext
 
 from conch.v1 import job_pb2, training_pb2, worker_pb2
 from services.errors import AlreadyExists, BackendUnavailable, NotFound, NotReady
+from services.jobs.credentials import Caller
 from services.jobs.database import Database
 from services.jobs.outcomes import Death
 from services.jobs.store import NewJob, Store
@@ -56,9 +58,17 @@ def outcome(worker_sequence: int, **ending: Any) -> worker_pb2.WorkerReport:
     return worker_pb2.WorkerReport(worker_sequence=worker_sequence, outcome=worker_pb2.Outcome(**ending))
 
 
+WORKER = Caller(1, "runner", "token")
+
+
 def claim(store: Store) -> str | None:
+    """Claims the next job, and begins its attempt as WORKER."""
     job = store.claim_next("training", jobs_folder="/jobs")
-    return job.id if job is not None else None
+    if job is None:
+        return None
+    store.renew_token(job.id, attempt=job.attempt, token=WORKER.token)
+    store.begin_attempt(job.id, replace(WORKER, attempt=job.attempt))
+    return job.id
 
 
 def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
@@ -136,7 +146,7 @@ def test_a_version_number_is_not_used_again_after_its_job_is_deleted(store: Stor
 def test_a_report_sent_twice_is_one_event(store: Store) -> None:
     store.create(new("a"))
     claim(store)
-    assert [store.take_report("a", attempt=1, report=report(n)) for n in (1, 2, 1, 2, 3)] == [1, 2, 2, 2, 3]
+    assert [store.take_report("a", WORKER, report(n)) for n in (1, 2, 1, 2, 3)] == [1, 2, 2, 2, 3]
     events = store.events("a", from_sequence=3, limit=10)
     assert [(e.sequence, e.warning.message) for e in events] == [(3, "1"), (4, "2"), (5, "3")]
 
@@ -148,7 +158,7 @@ def test_reports_of_many_threads_get_sequence_numbers_without_gap_or_repeat(stor
 
     def tell(name: str) -> None:
         for n in range(1, 16):
-            store.take_report(name, attempt=1, report=report(n))
+            store.take_report(name, WORKER, report(n))
 
     at_once([lambda name=name: tell(name) for name in "aabb"])  # type: ignore[misc]
     for name in "ab":
@@ -161,15 +171,15 @@ def test_a_report_of_an_attempt_that_is_over_is_refused(store: Store) -> None:
     claim(store)
     store.conclude("a", attempt=1, reports=[], death=Death("died"))
     with pytest.raises(NotReady):
-        store.take_report("a", attempt=1, report=report(1))
+        store.take_report("a", WORKER, report(1))
     with pytest.raises(NotFound):
-        store.take_report("b", attempt=1, report=report(1))
+        store.take_report("b", WORKER, report(1))
 
 
 def test_the_spool_of_a_gone_worker_fills_in_what_was_never_pushed(store: Store) -> None:
     store.create(new("a"))
     claim(store)
-    store.take_report("a", attempt=1, report=report(1))
+    store.take_report("a", WORKER, report(1))
     result = training_pb2.TrainingResult(checkpoint_uri="here")
     reports = [report(1), report(2), outcome(3, training=result)]
     job = store.conclude("a", attempt=1, reports=reports, death=Death("gone"))

@@ -1,5 +1,6 @@
 """Starts real trainer and converter processes, whose workers follow scripts, and talks to them."""
 
+import itertools
 import json
 import os
 import queue
@@ -93,6 +94,11 @@ class Service:
         request = training_pb2.WatchTrainingJobRequest(id=job_id, from_sequence=from_sequence)
         for response in self.training.WatchTrainingJob(request, timeout=60):
             yield response.event
+
+    def events(self, job_id: str) -> list[job_pb2.JobEvent]:
+        """Returns the events that the job has by now."""
+        last = self.job(job_id).status.last_sequence
+        return list(itertools.islice(self.watch(job_id), last))
 
     def wait_for(self, job_id: str, text: str) -> list[job_pb2.JobEvent]:
         """Returns the events up to the first that has `text` in it."""

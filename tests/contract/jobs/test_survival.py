@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from conch.v1 import job_pb2, training_pb2, worker_pb2, worker_pb2_grpc
+from conch.v1 import job_pb2, training_pb2
 from tests.contract.jobs.conftest import Start
 from tests.contract.jobs.running import ROOT, Service, environment, sequences, states, warnings
 
@@ -204,18 +204,6 @@ def test_a_stopped_service_ends_watches_at_once_and_leaves_the_worker(trainer: S
     trainer.start()
     go.touch()
     assert trainer.finish("k").status.state == _S.STATE_SUCCEEDED
-
-
-def test_a_worker_of_an_attempt_that_is_over_is_told_to_stop(trainer: Service) -> None:
-    trainer.train([{"end": "error"}], job_id="k")
-    trainer.finish("k")
-    report = worker_pb2.WorkerReport(worker_sequence=1)
-    stub = worker_pb2_grpc.WorkerServiceStub(trainer.channel)
-    for job_id, code in (("k", grpc.StatusCode.FAILED_PRECONDITION), ("x", grpc.StatusCode.NOT_FOUND)):
-        request = worker_pb2.PushReportsRequest(job_id=job_id, attempt=1, report=report)
-        with pytest.raises(grpc.RpcError) as caught:
-            list(stub.PushReports(iter([request])))
-        assert caught.value.code() == code
 
 
 def test_a_worker_whose_attempt_was_taken_over_ends_itself(trainer: Service) -> None:
