@@ -62,7 +62,7 @@ class ApiServer:
 
     def cut_watches(self) -> None:
         """Closes the connections of all watches that are open now."""
-        self._loop.call_soon_threadsafe(lambda: [cut.set() for cut in self._cuts])
+        self._loop.call_soon_threadsafe(self._cut_all)
 
     def wait_for_watchers(self, count: int = 1) -> None:
         """Returns once so many watches are open."""
@@ -71,6 +71,10 @@ class ApiServer:
     def calls_made(self) -> list[str]:
         """Returns what was asked for as "verb resource", each once, in order of the alphabet."""
         return sorted({f"{verb} {resource}" for verb, resource in self.calls})
+
+    def _cut_all(self) -> None:
+        for cut in self._cuts:
+            cut.set()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -87,8 +91,7 @@ class ApiServer:
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         self._started.set()
         await self._stop.wait()
-        for cut in self._cuts:
-            cut.set()
+        self._cut_all()
         await runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -167,7 +170,11 @@ class ApiServer:
             await _send(response, "ERROR", ApiError(410, "Expired", "too old resource version").status())
             return response
         woken, cut = asyncio.Event(), asyncio.Event()
-        end = self.objects.listen(lambda _: self._loop.call_soon_threadsafe(woken.set))
+
+        def wake(_: Change) -> None:
+            self._loop.call_soon_threadsafe(woken.set)
+
+        end = self.objects.listen(wake)
         self._cuts.add(cut)
         self._count_watcher(1)
         try:
