@@ -106,8 +106,8 @@ def _measure(settings: "CliSettings", routed: Sequence[models_pb2.Version]) -> f
         folder = storage.local_path(version.uri)
         if folder is None:
             raise RuntimeError(f"{version.uri} is not on this machine")
-        graphs = (folder / form.file for form in ENCODER_FORMS)
-        ratios.append(measure.ratio(python, *graphs))
+        graphs = {form.backend: folder / form.file for form in ENCODER_FORMS}
+        ratios.append(measure.ratio(python, graphs[_ONNXRUNTIME], graphs[_OPENVINO]))
     return geometric_mean(ratios)
 
 

@@ -52,6 +52,7 @@ _BACKENDS: dict[str, _Backend] = {
     "openvino": _Backend(
         {"HINT_BF16": "YES", "INFERENCE_NUM_THREADS": "0", "PERFORMANCE_HINT": "LATENCY"}, batched=False
     ),
+    "tensorrt": _Backend({}, kind=ModelInstanceGroup.KIND_GPU),
     "seq2seq": _Backend({"intra_op_thread_count": "0"}, warmed=False, ragged=True),
     # cache_size is GB of keys and values for all rows that are written at once.
     "openvino_generation": _Backend(
@@ -70,7 +71,7 @@ _WARMUP_SHAPES = ((1, 8), (8, 8))
 def config_texts(model: str, task: Task, inputs: Sequence[TensorSpec]) -> dict[str, str]:
     """Returns the text of every pool's config by its path in the model's folder.
 
-    vLLM's is there only where a target asks for it: see the task's forms.
+    TensorRT's and vLLM's are there only where a target asks for them: see the task's forms.
     """
     return {
         layout.config_file(pool): config_text(model, task, inputs, form)

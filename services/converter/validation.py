@@ -69,6 +69,8 @@ def _check_targets(found: Violations, spec: conversion_pb2.ConversionSpec, task:
         if form is None:
             names = " or ".join(job_pb2.Runtime.Name(form.runtime) for form in task.forms)
             found.add(f"{_TARGETS}[{i}].runtime", f"must be {names} for {task.id}")
+        elif target.runtime == job_pb2.RUNTIME_TENSORRT:
+            found.add(f"{_TARGETS}[{i}].runtime", "no builder of TensorRT plans is installed here")
         elif target.precision not in form.precisions:
             names = " or ".join(job_pb2.Precision.Name(p) for p in form.precisions)
             runtime = job_pb2.Runtime.Name(target.runtime)

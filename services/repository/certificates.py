@@ -1,6 +1,6 @@
 """Decides whether a certificate lets a runtime serve a version. Knows verdicts; measures nothing."""
 
-from collections.abc import Sequence
+from contextlib import suppress
 
 from conch.v1 import job_pb2, models_pb2
 from services import storage
@@ -15,14 +15,26 @@ def check(version: models_pb2.Version, pool: "job_pb2.Runtime.ValueType | str") 
 
     Reads the version's manifest again for the digests of its files. Raises NotReady, naming version
     and figure or file, if there is no certificate, none for this runtime, a failed one, or one that
-    was issued for other files or another version.
+    was issued for other files or another version. Pools of tensorrt may serve any certified plan and,
+    where it fits no GPU of theirs, what pools of onnxruntime serve: the twin.
     """
-    form = _form(version, pool)
-    name, label = runtime_name(form.runtime), f"{version.model}@{version.version}"
+    form = form_in(version, pool)
+    if form.runtime != job_pb2.RUNTIME_TENSORRT:
+        return check_file(version, form.runtime, form.file)
+    for plan in version.manifest.plans:
+        with suppress(NotReady):
+            return check_file(version, form.runtime, plan.path)
+    return check(version, job_pb2.RUNTIME_ONNXRUNTIME)
+
+
+def check_file(version: models_pb2.Version, runtime: job_pb2.Runtime.ValueType, file: str) -> job_pb2.Verdict:
+    """Returns the verdict that lets `runtime` serve `file` of the version; raises NotReady as `check`."""
+    name, label = runtime_name(runtime), f"{version.model}@{version.version}"
     if not version.HasField("certificate"):
         raise _refused(version, f"{label} has no certificate", "CERTIFICATE_MISSING")
     _check_identity(version, label)
-    verdicts = _verdicts(version.certificate, form)
+    # One that failed is enough to refuse.
+    verdicts = [v for v in version.certificate.verdicts if v.runtime == runtime and file in v.files]
     if not verdicts:
         raise _refused(version, f"{label} is not certified for {name}", "CERTIFICATE_MISSING")
     for verdict in verdicts:
@@ -30,7 +42,8 @@ def check(version: models_pb2.Version, pool: "job_pb2.Runtime.ValueType | str") 
     return verdicts[0]
 
 
-def _form(version: models_pb2.Version, pool: "job_pb2.Runtime.ValueType | str") -> Form:
+def form_in(version: models_pb2.Version, pool: "job_pb2.Runtime.ValueType | str") -> Form:
+    """Returns the form that answers for the version in pools of `pool`; raises NotReady if there is none."""
     task = version.manifest.checkpoint.task
     form = TASKS[task].form_in(runtime_of(pool)) if task in TASKS else None
     if form is None:
@@ -38,11 +51,6 @@ def _form(version: models_pb2.Version, pool: "job_pb2.Runtime.ValueType | str") 
         message = f"{label}: pools of {runtime_name(pool)} cannot serve {task or 'a version without task'}"
         raise _refused(version, message, "CERTIFICATE_MISSING")
     return form
-
-
-def _verdicts(certificate: models_pb2.Certificate, form: Form) -> Sequence[job_pb2.Verdict]:
-    """Returns every verdict on the file that the form serves: one that failed is enough to refuse."""
-    return [v for v in certificate.verdicts if v.runtime == form.runtime and form.file in v.files]
 
 
 def _check_identity(version: models_pb2.Version, label: str) -> None:

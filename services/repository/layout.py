@@ -2,6 +2,7 @@
 
     <repository>/<model>/config.pbtxt             onnxruntime: the default
                          configs/openvino.pbtxt   read with --model-config-name=openvino
+                         configs/tensorrt.pbtxt   read with --model-config-name=tensorrt
                          configs/vllm.pbtxt       read with --model-config-name=vllm
                          <version>/tokenizer.json, golden.json, certificate.json, manifest.json
                                    (written last), and the files of the task's forms: model.onnx, ...
@@ -26,6 +27,7 @@ DEFAULT_RUNTIME = "onnxruntime"
 CONFIGS: dict[str, str] = {
     "onnxruntime": "config.pbtxt",
     "openvino": "configs/openvino.pbtxt",
+    "tensorrt": "configs/tensorrt.pbtxt",
     "vllm": "configs/vllm.pbtxt",
 }
 """Where the configuration for pools of a runtime lies in the model's folder, the default's first."""

@@ -43,6 +43,15 @@ ENCODER_FORMS = (
         precisions=(job_pb2.PRECISION_BF16,),
         pools=(job_pb2.RUNTIME_OPENVINO,),
     ),
+    # A version may hold several plans, each for one kind of GPU: the one that fits is staged as this file.
+    Form(
+        job_pb2.RUNTIME_TENSORRT,
+        backend="tensorrt",
+        file="model.plan",
+        precisions=(job_pb2.PRECISION_BF16, job_pb2.PRECISION_FP32, job_pb2.PRECISION_INT8),
+        pools=(job_pb2.RUNTIME_TENSORRT,),
+        is_default=False,
+    ),
 )
 """One graph, one pass: classification, token, answer and embedding heads."""
 

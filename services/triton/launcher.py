@@ -14,6 +14,12 @@ from services.triton.settings import TritonSettings
 
 _BACKENDS = Path(__file__).with_name("backends")
 _OURS = ("onnxruntime", "openvino", "openvino_generation", "seq2seq")
+_CONTROL: dict[str, dict[str, object]] = {
+    "explicit": {"model-control-mode": "explicit"},
+    # As a pod does. A model that does not come up keeps the server from being ready, which stops a
+    # rollout, but not the models beside it from answering.
+    "none": {"model-control-mode": "none", "strict-readiness": "true", "exit-on-error": "false"},
+}
 
 
 def prepare_backends(folder: Path, environment: Environment) -> Path:
@@ -44,7 +50,7 @@ def command(settings: TritonSettings, *, backends: Path) -> list[str]:
         "model-repository": settings.resolved_staged(),
         "backend-directory": backends,
         "cache-directory": environment.caches,
-        "model-control-mode": "explicit",
+        **_CONTROL[settings.triton_control],
         "exit-timeout-secs": settings.triton_exit_timeout_seconds,
         "allow-gpu-metrics": "false",
         "pinned-memory-pool-byte-size": 0,

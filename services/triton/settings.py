@@ -9,8 +9,12 @@ from services.settings import SharedSettings
 class TritonSettings(SharedSettings):
     """Where Triton's environment and the staged repository lie, and where it listens."""
 
-    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
-    """The runtime of this Triton: which of a model's configurations it reads. CONCH_RUNTIME."""
+    runtime: Literal["onnxruntime", "openvino", "tensorrt"] = "onnxruntime"
+    """The runtime of this Triton: which of a model's configurations it reads. There is no tensorrt backend
+    here: as tensorrt it serves the models whose plans fit no GPU of this machine. CONCH_RUNTIME."""
+    triton_control: Literal["explicit", "none"] = "explicit"
+    """explicit: models are loaded when the gateway says so; none: all that is staged, once, as it starts.
+    CONCH_TRITON_CONTROL."""
     triton_env: Path | None = None
     """Virtual environment made by `services.triton.install`. Default: `home`/triton. CONCH_TRITON_ENV."""
     staged: Path | None = None

@@ -71,3 +71,10 @@ def test_a_missing_environment_ends_in_one_line_and_exit_code_2(tmp_path: Path) 
     assert done.stdout == ""
     assert done.stderr.startswith("triton: no Triton in ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_pods_triton_loads_what_is_staged_and_is_ready_only_with_all_of_it(tmp_path: Path) -> None:
+    settings = TritonSettings(home=tmp_path, runtime="tensorrt", triton_control="none")
+    flags = set(launcher.command(settings, backends=tmp_path))
+    assert {"--model-control-mode=none", "--strict-readiness=true", "--exit-on-error=false"} <= flags
+    assert "--model-config-name=tensorrt" in flags
