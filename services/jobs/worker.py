@@ -29,6 +29,11 @@ EXIT_UNDELIVERED = 74
 """Exit code of a worker that could tell nobody how it ended: it had no spool, and no service answered."""
 
 
+EXIT_CANCELLED = 143
+"""Exit code of a worker that wound down because it was asked to: one that was not the last word, as when a
+pod is preempted, must not look like success. What a shell says of SIGTERM."""
+
+
 def main(run: Run) -> NoReturn:
     """Runs the order at the path `sys.argv[1]` and ends the process.
 
@@ -55,11 +60,12 @@ def _flush_seconds(order: worker_pb2.WorkOrder) -> float:
 
 def _attempt(run: Run, order: worker_pb2.WorkOrder, report: Reporter) -> int:
     try:
-        report.outcome(_outcome(run, order, report))
+        outcome = _outcome(run, order, report)
+        report.outcome(outcome)
     except Exception:
         traceback.print_exc()
         return EXIT_CRASHED
-    return 0
+    return EXIT_CANCELLED if outcome.HasField("cancelled") else 0
 
 
 def _outcome(run: Run, order: worker_pb2.WorkOrder, report: Reporter) -> worker_pb2.Outcome:
