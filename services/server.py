@@ -30,7 +30,16 @@ class Server:
     port: int = 0
 
     async def start(self, address: str) -> int:
-        """Binds `address` (host:port, port 0 = any free one), starts serving and returns the port.
+        """Binds `address` unless it is bound already, starts serving and returns the port. Raises OSError."""
+        if not self.port:
+            self.bind(address)
+        await self.grpc.start()
+        await self.health.set("", health_pb2.HealthCheckResponse.SERVING)
+        log.info("server.started", address=address, port=self.port)
+        return self.port
+
+    def bind(self, address: str) -> int:
+        """Binds `address` (host:port, port 0 = any free one) without serving yet; returns the port.
 
         Raises OSError(EADDRINUSE) with a sentence if the port is taken.
         """
@@ -40,9 +49,6 @@ class Server:
             raise OSError(
                 errno.EADDRINUSE, f"cannot listen on {address}: the port is taken or not ours"
             ) from error
-        await self.grpc.start()
-        await self.health.set("", health_pb2.HealthCheckResponse.SERVING)
-        log.info("server.started", address=address, port=self.port)
         return self.port
 
     async def drain(self, grace_seconds: float) -> None:

@@ -8,10 +8,12 @@ import uvloop
 
 from conch.v1 import conversion_pb2, conversion_pb2_grpc, worker_pb2
 from services import logs
+from services.cluster.choice import choose_executor
 from services.converter.servicer import KIND, ConversionServicer
 from services.converter.settings import ConverterSettings
 from services.jobs.jobs import Jobs
-from services.jobs.scheduler import Kind
+from services.jobs.kinds import Kind
+from services.jobs.placement import Placement
 from services.jobs.serving import serve
 from services.jobs.tables import Job
 from services.settings import read
@@ -30,15 +32,22 @@ def main() -> int:
         return worker_pb2.WorkOrder(conversion=spec, output_uri=repository_uri, version=job.version)
 
     kind = Kind(KIND, settings.converter_worker_module, order)
-    register = partial(_register, repository_uri)
+    register = partial(_register, repository_uri, Placement(settings))
     address = settings.converter_address
     return uvloop.run(
-        serve(kind, service_name=_SERVICE, address=address, settings=settings, register=register)
+        serve(
+            kind,
+            service_name=_SERVICE,
+            address=address,
+            settings=settings,
+            make_executor=choose_executor,
+            register=register,
+        )
     )
 
 
-def _register(repository_uri: str, jobs: Jobs, server: grpc.aio.Server) -> None:
-    servicer = ConversionServicer(jobs, repository_uri=repository_uri)
+def _register(repository_uri: str, placement: Placement, jobs: Jobs, server: grpc.aio.Server) -> None:
+    servicer = ConversionServicer(jobs, placement, repository_uri=repository_uri)
     conversion_pb2_grpc.add_ConversionServiceServicer_to_server(servicer, server)
 
 

@@ -12,6 +12,7 @@ from services import storage
 from services.converter import validation
 from services.jobs import messages
 from services.jobs.jobs import Jobs
+from services.jobs.placement import Placement
 from services.jobs.store import NewJob
 from services.jobs.tables import Job
 
@@ -23,8 +24,9 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 class ConversionServicer(conversion_pb2_grpc.ConversionServiceServicer):
     """See conversion.proto."""
 
-    def __init__(self, jobs: Jobs, *, repository_uri: str) -> None:
+    def __init__(self, jobs: Jobs, placement: Placement, *, repository_uri: str) -> None:
         self._jobs = jobs
+        self._placement = placement
         self._repository_uri = repository_uri
 
     async def CreateConversionJob(
@@ -37,7 +39,7 @@ class ConversionServicer(conversion_pb2_grpc.ConversionServiceServicer):
         stored = spec.SerializeToString(deterministic=True)
 
         def prepare() -> NewJob:
-            validation.check(spec)
+            validation.check(spec, self._placement)
             floor = _highest_number(self._repository_uri, spec.model)
             return NewJob(job_id, KIND, stored, spec.max_attempts, model=spec.model, version_floor=floor)
 

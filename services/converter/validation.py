@@ -10,6 +10,7 @@ from conch.v1 import conversion_pb2, job_pb2, models_pb2
 from services import storage
 from services.errors import InvalidRequest, NotFound, NotReady, ServiceError
 from services.jobs import sources
+from services.jobs.placement import Placement
 from services.jobs.violations import Violations
 from services.tasks import Task, find_task
 
@@ -31,7 +32,7 @@ def complete(spec: conversion_pb2.ConversionSpec) -> conversion_pb2.ConversionSp
     return full
 
 
-def check(spec: conversion_pb2.ConversionSpec) -> None:
+def check(spec: conversion_pb2.ConversionSpec, placement: Placement) -> None:
     """Raises InvalidRequest that names every field of a completed spec that can never succeed.
 
     Reads the checkpoint's manifest. Raises BackendUnavailable if its store does not answer.
@@ -41,6 +42,7 @@ def check(spec: conversion_pb2.ConversionSpec) -> None:
         found.add("spec.model", "must be 1 to 63 of [a-z0-9_-], starting with a letter")
     found.within("spec.num_parity_examples", spec.num_parity_examples, 32, 100_000)
     found.within("spec.max_attempts", spec.max_attempts, 1, 10)
+    placement.check_profile(found, spec.profile)
     with found.gathered():
         task = find_task(_read_checkpoint(spec.checkpoint_uri).task, field=_CHECKPOINT)
         _check_targets(found, spec, task)

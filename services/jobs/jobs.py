@@ -6,7 +6,6 @@ Knows the store, the scheduler and who watches; knows nothing about gRPC or what
 import asyncio
 import re
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Callable, Collection
 
 from conch.v1 import job_pb2, worker_pb2
@@ -14,6 +13,7 @@ from services.errors import BackendUnavailable, InvalidRequest, NotFound
 from services.jobs import paging
 from services.jobs.changes import Changes
 from services.jobs.credentials import Caller
+from services.jobs.executor import Executor
 from services.jobs.outcomes import FINAL_STATES
 from services.jobs.scheduler import Scheduler
 from services.jobs.store import NewJob, Store, require_final, same_or_taken
@@ -26,9 +26,12 @@ _EVENTS_AT_ONCE = 500
 class Jobs:
     """The jobs of one kind."""
 
-    def __init__(self, kind: str, store: Store, scheduler: Scheduler, changes: Changes) -> None:
+    def __init__(
+        self, kind: str, store: Store, scheduler: Scheduler, executor: Executor, changes: Changes
+    ) -> None:
         self._kind = kind
         self._store = store
+        self._executor = executor
         self._scheduler = scheduler
         self._changes = changes
 
@@ -76,12 +79,11 @@ class Jobs:
         return job
 
     async def delete(self, job_id: str) -> None:
-        """Deletes a job in a final state with its events and folder. Raises NotFound, NotReady."""
+        """Deletes a job in a final state with its events and all that it left. Raises NotFound, NotReady."""
         job = await self.get(job_id)
         require_final(job)
-        if job.folder:
-            # Before the row: a folder left behind would be taken for that of a later job of this id.
-            await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
+        # Before the row: what is left behind would be taken for that of a later job of this id.
+        await self._executor.forget(job)
         await asyncio.to_thread(self._store.delete, self._kind, job_id)
         self._changes.ring(job_id)
 

@@ -50,7 +50,7 @@ def apply(session: Session, job: Job, conclusion: Conclusion) -> None:
         note(session, job, warning=conclusion.warning)
     job.error = conclusion.error.SerializeToString() if conclusion.error is not None else None
     job.result = conclusion.result
-    job.worker_pid, job.worker_mark = None, None
+    job.worker_name, job.worker_mark = None, None
     job.not_before = time.time_ns() // 1000 + round(conclusion.delay_seconds * 1e6)
     enter(session, job, conclusion.state, conclusion.reason)
 

@@ -82,15 +82,18 @@ def find_in(folder: Path) -> Process | None:
 async def wait(process: Process) -> int | None:
     """Returns once the process is gone: its exit code (negative: signal) or None if that cannot be known.
 
-    What is left of its session is killed. Closes `process.fd`.
+    What is left of its session is killed, unless this is cancelled. Closes `process.fd`.
     """
     loop = asyncio.get_running_loop()
     gone = asyncio.Event()
     loop.add_reader(process.fd, gone.set)
     try:
         await gone.wait()
-    finally:
+    except asyncio.CancelledError:
         loop.remove_reader(process.fd)
+        os.close(process.fd)
+        raise
+    loop.remove_reader(process.fd)
     kill(process)
     os.close(process.fd)
     return process.popen.wait() if process.popen is not None else None

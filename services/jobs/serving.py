@@ -15,8 +15,10 @@ from services import server
 from services.errors import ServiceError
 from services.jobs.changes import Changes
 from services.jobs.database import Database
+from services.jobs.executor import MakeExecutor
 from services.jobs.jobs import Jobs
-from services.jobs.scheduler import Kind, Scheduler
+from services.jobs.kinds import Kind
+from services.jobs.scheduler import Scheduler
 from services.jobs.settings import JobSettings
 from services.jobs.store import Store
 from services.jobs.worker_servicer import WorkerServicer
@@ -30,7 +32,13 @@ Register = Callable[[Jobs, grpc.aio.Server], None]
 
 
 async def serve(
-    kind: Kind, *, service_name: str, address: str, settings: JobSettings, register: Register
+    kind: Kind,
+    *,
+    service_name: str,
+    address: str,
+    settings: JobSettings,
+    make_executor: MakeExecutor,
+    register: Register,
 ) -> int:
     """Serves jobs of one kind at `address` until SIGTERM or SIGINT; returns the process's exit code.
 
@@ -42,23 +50,26 @@ async def serve(
         return _refuse(error.message)
     except OSError as error:
         return _refuse(f"cannot use the home folder {settings.home}: {error.strerror or error}")
-    changes, store = Changes(), Store(database)
-    scheduler = Scheduler(kind, store, changes, settings)
-    jobs = Jobs(kind.name, store, scheduler, changes)
     serving = server.build([service_name, _WORKER_SERVICE])
+    try:
+        report_to = settings.report_to or _reachable(address, serving.bind(address))
+        executor = make_executor(settings, kind, report_to)
+    except OSError as error:
+        return _refuse(error.strerror or str(error))
+    changes, store = Changes(), Store(database)
+    scheduler = Scheduler(kind, store, changes, executor, settings)
+    jobs = Jobs(kind.name, store, scheduler, executor, changes)
     register(jobs, serving.grpc)
     worker_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, changes), serving.grpc)
     # Before anyone can see us serve: a signal from then on drains.
     stop = asyncio.ensure_future(server.stop_signal())
     await asyncio.sleep(0)
-    try:
-        port = await serving.start(address)
-    except OSError as error:
-        return _refuse(error.strerror or str(error))
-    await _run(scheduler, _reachable(address, port), stop)
+    await serving.start(address)
+    await _run(scheduler, stop)
     changes.close()
     await scheduler.close()
     await serving.drain(settings.drain_seconds)
+    await executor.close()
     database.close()
     return 0
 
@@ -69,9 +80,9 @@ def _open_database(settings: JobSettings) -> Database:
     return database
 
 
-async def _run(scheduler: Scheduler, report_to: str, stop: "asyncio.Future[None]") -> None:
+async def _run(scheduler: Scheduler, stop: "asyncio.Future[None]") -> None:
     """Runs jobs until `stop`, which may come while the database still keeps the scheduler from starting."""
-    starting = asyncio.ensure_future(scheduler.start(report_to))
+    starting = asyncio.ensure_future(scheduler.start())
     await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from services.settings import SharedSettings
 
@@ -28,7 +28,7 @@ class JobSettings(SharedSettings):
     report_to: str = ""
     """host:port where workers reach this service, all its replicas; empty = where it listens.
     CONCH_REPORT_TO."""
-    job_templates: Path | None = None
+    job_templates: Path | None = Field(default=None, validate_default=True)
     """Folder of `<profile>.yaml`, each a batch/v1 Job whose gaps the executor fills. Required for
     kubernetes. CONCH_JOB_TEMPLATES."""
     default_profile: str = "default"
@@ -37,3 +37,10 @@ class JobSettings(SharedSettings):
     """Kubernetes namespace of jobs; empty = the one that the service runs in. CONCH_NAMESPACE."""
     flush_seconds: float = Field(default=300.0, ge=0)
     """How long a worker in a cluster may take at its end to deliver its reports. CONCH_FLUSH_SECONDS."""
+
+    @field_validator("job_templates")
+    @classmethod
+    def _required_in_a_cluster(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        if folder is None and info.data.get("executor") == "kubernetes":
+            raise ValueError("is required where CONCH_EXECUTOR is kubernetes")
+        return folder

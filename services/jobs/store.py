@@ -100,14 +100,14 @@ class Store:
             session.execute(delete(Event).where(Event.job_id == job_id))
             session.delete(job)
 
-    def claim_next(self, kind: str, *, jobs_folder: str) -> Job | None:
+    def claim_next(self, kind: str) -> Job | None:
         """Begins the next attempt of the oldest PENDING job, RUNNING from now on; None if none waits."""
         due = (Job.kind == kind, Job.state == _PENDING, Job.not_before <= _now())
         with self._database.write() as session:
             oldest = select(Job).where(*due).order_by(Job.number).limit(1)
             job = session.scalar(oldest.with_for_update(skip_locked=True))
             if job is not None:
-                _begin_attempt(job, f"{jobs_folder}/{job.id}")
+                _begin_attempt(job)
                 journal.enter(session, job, _RUNNING)
             return job
 
@@ -124,11 +124,11 @@ class Store:
         with self._database.read() as session:
             return list(session.scalars(query))
 
-    def record_worker(self, job_id: str, *, attempt: int, pid: int, mark: str) -> Job:
-        """Notes which process runs the attempt. Raises NotFound, NotReady if another attempt took over."""
+    def record_worker(self, job_id: str, *, attempt: int, name: str, mark: str) -> Job:
+        """Notes what the executor calls the attempt. Raises NotFound, NotReady if another took over."""
         with self._database.write() as session:
             job = _current(session, job_id, attempt)
-            job.worker_pid, job.worker_mark = pid, mark
+            job.worker_name, job.worker_mark = name, mark
             return job
 
     def renew_token(self, job_id: str, *, attempt: int, token: str) -> None:
@@ -144,7 +144,9 @@ class Store:
         """
         with self._database.write() as session:
             job = _proven(session, job_id, caller)
-            job.runner = caller.runner
+            if job.runner != caller.runner:
+                # Wound down as its pod was preempted, say: the runner that takes its place decides anew.
+                job.runner, job.outcome = caller.runner, None
             return job.worker_sequence
 
     def take_report(self, job_id: str, caller: Caller, report: worker_pb2.WorkerReport) -> int:
@@ -248,17 +250,15 @@ def _fresh(new: NewJob, *, version: int) -> Job:
         last_sequence=0,
         cancel_requested=False,
         version=version,
-        folder="",
         worker_sequence=0,
     )
 
 
-def _begin_attempt(job: Job, folder: str) -> None:
+def _begin_attempt(job: Job) -> None:
     job.attempt += 1
-    job.folder = folder
     job.start_time = job.start_time or _now()
     job.worker_sequence, job.outcome = 0, None
-    job.worker_pid, job.worker_mark = None, None
+    job.worker_name, job.worker_mark = None, None
     job.token_digest, job.runner = None, None
 
 

@@ -43,8 +43,6 @@ class Job(Base):
     cancel_requested: Mapped[bool]
     version: Mapped[int] = mapped_column(BigInteger)
     """Version number claimed for a conversion, else 0."""
-    folder: Mapped[str] = mapped_column(String)
-    """The job's folder on the machine that runs it; empty before the first attempt."""
     worker_sequence: Mapped[int] = mapped_column(BigInteger)
     """Reports of the current attempt that are on disk here."""
     outcome: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -53,9 +51,10 @@ class Job(Base):
     """sha256 of the current attempt's token, in hex digits; the token itself only the worker has."""
     runner: Mapped[str | None] = mapped_column(String(128))
     """The process that works on the current attempt, by its own word."""
-    worker_pid: Mapped[int | None]
+    worker_name: Mapped[str | None] = mapped_column(String(255))
+    """What the executor calls the current attempt: a pid, or the name of a Kubernetes Job."""
     worker_mark: Mapped[str | None] = mapped_column(String)
-    """Start of the worker's process, which tells it from a later one of the same pid."""
+    """What tells it from a later one of the same name."""
 
 
 class Event(Base):

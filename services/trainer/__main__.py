@@ -1,14 +1,17 @@
 """`python -m services.trainer`: the training service."""
 
 import sys
+from functools import partial
 
 import grpc.aio
 import uvloop
 
 from conch.v1 import training_pb2, training_pb2_grpc, worker_pb2
 from services import logs, storage
+from services.cluster.choice import choose_executor
 from services.jobs.jobs import Jobs
-from services.jobs.scheduler import Kind
+from services.jobs.kinds import Kind
+from services.jobs.placement import Placement
 from services.jobs.serving import serve
 from services.jobs.tables import Job
 from services.settings import read
@@ -33,12 +36,19 @@ def main() -> int:
     kind = Kind(KIND, settings.trainer_worker_module, order)
     address = settings.trainer_address
     return uvloop.run(
-        serve(kind, service_name=_SERVICE, address=address, settings=settings, register=_register)
+        serve(
+            kind,
+            service_name=_SERVICE,
+            address=address,
+            settings=settings,
+            make_executor=choose_executor,
+            register=partial(_register, Placement(settings)),
+        )
     )
 
 
-def _register(jobs: Jobs, server: grpc.aio.Server) -> None:
-    training_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingServicer(jobs), server)
+def _register(placement: Placement, jobs: Jobs, server: grpc.aio.Server) -> None:
+    training_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingServicer(jobs, placement), server)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from conch.v1 import training_pb2 as pb
 from conch.v1 import training_pb2_grpc
 from services.jobs import messages
 from services.jobs.jobs import Jobs
+from services.jobs.placement import Placement
 from services.jobs.store import NewJob
 from services.jobs.tables import Job
 from services.trainer import validation
@@ -19,8 +20,9 @@ KIND = "training"
 class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
     """See training.proto."""
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, placement: Placement) -> None:
         self._jobs = jobs
+        self._placement = placement
 
     async def CreateTrainingJob(
         self,
@@ -32,7 +34,7 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
         stored = spec.SerializeToString(deterministic=True)
 
         def prepare() -> NewJob:
-            validation.check(spec)
+            validation.check(spec, self._placement)
             return NewJob(job_id, KIND, stored, spec.max_attempts)
 
         return pb.CreateTrainingJobResponse(job=_message(await self._jobs.create(job_id, stored, prepare)))

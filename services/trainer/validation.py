@@ -8,6 +8,7 @@ import os
 from conch.v1 import job_pb2, training_pb2
 from services import storage
 from services.jobs import sources
+from services.jobs.placement import Placement
 from services.jobs.violations import Violations
 from services.tasks import TASKS, find_task
 from services.trainer.defaults import with_defaults
@@ -22,16 +23,19 @@ def complete(spec: training_pb2.TrainingSpec) -> training_pb2.TrainingSpec:
     full = with_defaults(spec)
     full.base_model = _absolute_folder(spec.base_model)
     full.dataset.train_uri = sources.absolute(spec.dataset.train_uri)
+    full.num_nodes = spec.num_nodes or 1
     full.dataset.validation_uri = sources.absolute(spec.dataset.validation_uri)
     return full
 
 
-def check(spec: training_pb2.TrainingSpec) -> None:
+def check(spec: training_pb2.TrainingSpec, placement: Placement) -> None:
     """Raises InvalidRequest that names every field of a completed spec that can never succeed."""
     found = Violations()
     with found.gathered():
         find_task(spec.task, field="spec.task")
     found.within("spec.max_attempts", spec.max_attempts, 1, 10)
+    placement.check_profile(found, spec.profile)
+    placement.check_nodes(found, spec.num_nodes)
     _check_base_model(found, spec.base_model)
     _check_dataset(found, spec)
     _check_task_spec(found, spec)

@@ -63,7 +63,7 @@ WORKER = Caller(1, "runner", "token")
 
 def claim(store: Store) -> str | None:
     """Claims the next job, and begins its attempt as WORKER."""
-    job = store.claim_next("training", jobs_folder="/jobs")
+    job = store.claim_next("training")
     if job is None:
         return None
     store.renew_token(job.id, attempt=job.attempt, token=WORKER.token)

@@ -59,9 +59,9 @@ class Service:
     def end(self) -> None:
         """Ends the service and every worker that it started, whatever happened before."""
         for entry in self.log:
-            if "pid" in entry:
+            if entry.get("worker"):
                 with suppress(ProcessLookupError):
-                    os.killpg(entry["pid"], signal.SIGKILL)
+                    os.killpg(int(entry["worker"]), signal.SIGKILL)
         if self.process.poll() is None:
             self.kill()
 
@@ -125,7 +125,9 @@ class Service:
 
     def worker_pid(self, job_id: str) -> int:
         """Returns the pid of the worker that the service started last for a job."""
-        return next(int(e["pid"]) for e in reversed(self.log) if e.get("job") == job_id and "pid" in e)
+        return next(
+            int(e["worker"]) for e in reversed(self.log) if e.get("job") == job_id and e.get("worker")
+        )
 
     def _read(self, stream: Any, lines: "queue.Queue[dict[str, Any] | None]") -> None:
         for line in stream:

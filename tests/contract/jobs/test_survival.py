@@ -29,7 +29,7 @@ def wait_for_exit(pid: int) -> None:
 def forget_worker(home: Path) -> None:
     """Leaves the database as a service does that is killed right after it started a worker."""
     with sqlite3.connect(home / "conch.db") as connection:
-        connection.execute("UPDATE jobs SET worker_pid = NULL, worker_mark = NULL")
+        connection.execute("UPDATE jobs SET worker_name = NULL, worker_mark = NULL")
     connection.close()
 
 
