@@ -46,7 +46,7 @@
 {{- $component := last . -}}
 {{- $offered := dict -}}
 {{- range $name, $own := $root.Values.jobs.profiles -}}
-{{- $profile := mergeOverwrite (deepCopy $root.Values.jobs.profileDefaults) (deepCopy ($own | default dict)) -}}
+{{- $profile := include "conch.over" (list $root.Values.jobs.profileDefaults ($own | default dict)) | fromJson -}}
 {{- if has $component $profile.services -}}
 {{- $_ := set $offered $name $profile -}}
 {{- end -}}

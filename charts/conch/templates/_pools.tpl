@@ -1,10 +1,22 @@
 {{/* Pools and routes as the other templates need them: defaults filled in, references checked. */}}
 
+{{/*
+Defaults with what somebody says himself in their place, each value as a whole, as JSON. Not mergeOverwrite,
+which takes 0, false and "" for nothing said. Takes (list defaults own).
+*/}}
+{{- define "conch.over" -}}
+{{- $all := deepCopy (first .) -}}
+{{- range $key, $value := last . -}}
+{{- $_ := set $all $key $value -}}
+{{- end -}}
+{{- toJson $all }}
+{{- end }}
+
 {{/* All pools as a JSON list, each with poolDefaults below what it says itself. */}}
 {{- define "conch.pools" -}}
 {{- $pools := list -}}
 {{- range .Values.pools -}}
-{{- $pools = append $pools (mergeOverwrite (deepCopy $.Values.poolDefaults) (deepCopy .)) -}}
+{{- $pools = append $pools (include "conch.over" (list $.Values.poolDefaults .) | fromJson) -}}
 {{- end -}}
 {{- toJson $pools }}
 {{- end }}
