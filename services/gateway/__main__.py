@@ -11,7 +11,7 @@ import uvloop
 from conch.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
 from services import logs, server
 from services.gateway.answering import Answering
-from services.gateway.ledger import Ledger
+from services.gateway.ledger import LedgerFile
 from services.gateway.metrics import Exposition, Metrics
 from services.gateway.model_servicer import ModelServicer
 from services.gateway.routes import RoutesFile
@@ -78,8 +78,8 @@ class Gateway:
             _SERVICES, max_message_bytes=settings.max_message_bytes, observe=metrics.rpc_ended
         )
         serving = Serving(settings, triton, health=ours.health, metrics=metrics)
-        routes, ledger = RoutesFile(settings.resolved_routes()), Ledger(settings.resolved_ledger())
-        routing = Routing(serving, routes, ledger, readonly=settings.routes_readonly)
+        routes, ledger = RoutesFile(settings.resolved_routes()), LedgerFile(settings.resolved_ledger())
+        routing = Routing(serving, routes, ledger, pools=settings.pools, readonly=settings.routes_readonly)
         inference = inference_servicer(
             Answering(serving, settings, metrics), Streaming(serving, settings, metrics)
         )

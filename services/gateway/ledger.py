@@ -1,71 +1,70 @@
-"""The ledger: which versions were routed when, by whom and why; one conch.v1.RouteChange a line.
+"""The ledger of one machine: which versions were routed when, by whom and why; a line a change.
 
 Knows one append-only file on a local disk; knows nothing about what routes do.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
-from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from conch.v1 import models_pb2
+from services import changes
 from services.errors import NotReady
+from services.routes import Revision
 
 log = structlog.get_logger(__name__)
 
 
-class Ledger:
-    """An append-only file whose sequence numbers run from 1 without gap; held in memory, too."""
+class LedgerFile:
+    """A routing.Ledger: an append-only file whose numbers run from 1 without gap; held in memory, too."""
 
     def __init__(self, path: Path) -> None:
         """Reads what is there. A last line torn by a crash was never answered for: it is cut off."""
         self._path = path.absolute()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._changes = self._read_and_repair()
+        self._recorded = changes.Recorded.of(self._changes)
 
-    def append(self, change: models_pb2.RouteChange) -> models_pb2.RouteChange:
-        """Writes one line, on disk when this returns; fills in `sequence` and `time`.
+    async def start(self) -> None:
+        """Does nothing: the file is there."""
+
+    async def close(self) -> None:
+        """Does nothing: every line is on disk."""
+
+    async def note(self, revision: Revision, held: Iterable[models_pb2.Route]) -> None:
+        """Writes the lines that `revision` still lacks, on disk when this returns; never waits.
 
         Raises NotReady(DISK_FULL); the file then ends as it did before.
         """
-        change.sequence = self._changes[-1].sequence + 1 if self._changes else 1
-        change.time.GetCurrentTime()
-        line = json_format.MessageToJson(change, indent=None) + "\n"
-        size = self._path.stat().st_size if self._path.exists() else 0
-        try:
-            self._write(line.encode())
-        except OSError as error:
-            os.truncate(self._path, size)
-            raise NotReady(f"cannot write {self._path}: {error.strerror}", reason="DISK_FULL") from error
-        self._changes.append(change)
-        return change
+        now = Timestamp()
+        now.GetCurrentTime()
+        lines, recorded = self._recorded.missing(revision, held, now)
+        if lines:
+            self._append("".join(map(changes.line, lines)).encode())
+        self._changes += lines
+        self._recorded = recorded
 
-    def last(self, model: str) -> models_pb2.Route | None:
-        """Returns the route that the newest line of `model` says holds, None if it has no line."""
-        for change in reversed(self._changes):
-            if change.after.model == model:
-                return change.after
-        return None
+    async def entry(self, asked: models_pb2.RouteChange) -> models_pb2.RouteChange:
+        """Returns the line of a change that was noted."""
+        return changes.find(self._changes, asked) or asked
 
-    def models(self) -> set[str]:
-        """Returns every model that has a line."""
-        return {change.after.model for change in self._changes}
-
-    def page(
+    async def page(
         self, *, model: str, size: int, below: int | None
     ) -> tuple[list[models_pb2.RouteChange], int | None]:
-        """Returns up to `size` changes, newest first, of one model ("" = all), older than sequence `below`.
+        """Returns a page of the ledger as changes.page does."""
+        return changes.page(self._changes, model=model, size=size, below=below)
 
-        Beside them stands the `below` of the next page, None if there is none.
-        """
-        found = [
-            change
-            for change in reversed(self._changes)
-            if model in ("", change.after.model) and (below is None or change.sequence < below)
-        ]
-        more = len(found) > size
-        return found[:size], found[size - 1].sequence if more else None
+    def _append(self, data: bytes) -> None:
+        size = self._path.stat().st_size if self._path.exists() else 0
+        try:
+            self._write(data)
+        except OSError as error:
+            if self._path.exists():
+                os.truncate(self._path, size)
+            raise NotReady(f"cannot write {self._path}: {error.strerror}", reason="DISK_FULL") from error
 
     def _write(self, data: bytes) -> None:
         with self._path.open("ab") as file:
@@ -81,15 +80,4 @@ class Ledger:
         if len(whole) < len(data):
             log.warning("ledger.repaired", path=str(self._path), cut_bytes=len(data) - len(whole))
             os.truncate(self._path, len(whole))
-        return [
-            change for number, line in enumerate(whole.splitlines(), 1) if (change := _parse(line, number))
-        ]
-
-
-def _parse(line: bytes, number: int) -> models_pb2.RouteChange | None:
-    try:
-        return json_format.Parse(line, models_pb2.RouteChange())
-    except (json_format.ParseError, UnicodeDecodeError) as error:
-        # Only a hand can do this. Serving goes on: the ledger is a record, not a source.
-        log.error("ledger.damaged", line=number, error=str(error))
-        return None
+        return changes.parse(whole.splitlines())

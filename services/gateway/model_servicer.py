@@ -10,9 +10,9 @@ from typing import Any
 
 from conch.v1 import models_pb2, models_pb2_grpc
 from services.errors import InvalidRequest, NotFound, NotReady
-from services.gateway.routes import check_model_name
 from services.gateway.routing import Routing
 from services.repository import versions
+from services.routes import check_model_name
 
 _DEFAULT_PAGE_SIZE = 50
 _MAX_PAGE_SIZE = 1000
@@ -72,7 +72,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         self, request: models_pb2.ListRouteChangesRequest, context: Any
     ) -> models_pb2.ListRouteChangesResponse:
         size, below = _page_size(request.page_size), _read_number(request.page_token, "change")
-        changes, next_below = self._routing.ledger.page(model=request.model, size=size, below=below)
+        changes, next_below = await self._routing.ledger.page(model=request.model, size=size, below=below)
         token = _token("change", str(next_below)) if next_below else ""
         return models_pb2.ListRouteChangesResponse(changes=changes, next_page_token=token)
 

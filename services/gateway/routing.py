@@ -1,50 +1,117 @@
-"""Where routes come from: the routes file, edited by a person or by SetRoute, and the ledger of changes.
+"""Which routes hold: what was written down, by a person, a release or SetRoute, once it has proven itself.
 
-Knows the order of things: proven, written down, shifted, recorded. Knows nothing about Triton.
+Knows the order of things: proven, written down, shifted, recorded. Knows nothing about Triton, nor where
+routes and ledger are kept.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from conch.v1 import models_pb2
+from services import routes as values
 from services.errors import InvalidRequest, NotReady, ServiceError
-from services.gateway import routes as routes_module
-from services.gateway.ledger import Ledger
-from services.gateway.routes import RoutesFile
 from services.gateway.serving import Serving
+from services.routes import Revision
 
 log = structlog.get_logger(__name__)
 
 _MAX_BACKOFF_SECONDS = 15.0
+Result = TypeVar("Result")
+
+
+class RoutesSource(Protocol):
+    """Where the routes are written down: a file, or a ConfigMap of the cluster."""
+
+    @property
+    def problem(self) -> str:
+        """Why nobody can say what is written there now, in a sentence; empty if it is known."""
+
+    def looks(self) -> AsyncIterator[bool]:
+        """Yields at once, at every change, and about every half second all the same; True = changed."""
+
+    def exists(self) -> bool:
+        """Returns whether anybody ever wrote routes."""
+
+    def read(self) -> Revision:
+        """Returns what is written there. Raises InvalidRequest that says what is wrong with it."""
+
+    def writing(
+        self, change: models_pb2.RouteChange, *, held: models_pb2.Routes
+    ) -> AbstractAsyncContextManager[Revision]:
+        """Puts one model's route in the place of its old one; may take it back if the block fails.
+
+        `held` stand in for routes that cannot be read. Raises ServiceError, and nothing is written then.
+        """
+
+
+class Ledger(Protocol):
+    """The record of what held when."""
+
+    async def start(self) -> None:
+        """Begins to write what is noted."""
+
+    async def close(self) -> None:
+        """Writes what is left, if it can be."""
+
+    async def note(self, revision: Revision, held: Iterable[models_pb2.Route]) -> None:
+        """Takes what a revision changed into the ledger; `held` are those of its routes that hold.
+
+        Noting the same again changes nothing. Raises NotReady where the ledger must be written at once.
+        """
+
+    async def entry(self, asked: models_pb2.RouteChange) -> models_pb2.RouteChange:
+        """Returns the line of a change that was noted; `asked` itself if it is not written yet."""
+
+    async def page(
+        self, *, model: str, size: int, below: int | None
+    ) -> tuple[list[models_pb2.RouteChange], int | None]:
+        """Returns up to `size` changes below a sequence, newest first, and the next page's `below`."""
 
 
 class Routing:
-    """Follows the routes file and changes it. Changes happen one after the other."""
+    """Follows the source of routes and changes it. Changes happen one after the other."""
 
-    def __init__(self, serving: Serving, file: RoutesFile, ledger: Ledger, *, readonly: bool = False) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        source: RoutesSource,
+        ledger: Ledger,
+        *,
+        pools: Collection[str] = (),
+        readonly: bool = False,
+    ) -> None:
+        """`pools` are the names that a route may have; none = there is one pool, without a name."""
         self.serving = serving
         self.ledger = ledger
-        self.problem = ""
-        """Why what holds is not what the routes file says, in sentences; empty if it is."""
-        self._file = file
+        self._source = source
+        self._pools = frozenset(pools)
         self._readonly = readonly
+        self._problem = ""
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def problem(self) -> str:
+        """Why what holds is not what the routes say, in sentences; empty if it is."""
+        return "; ".join(filter(None, (self._source.problem, self._problem)))
+
     async def start(self) -> None:
-        """Serves what the file says from now on; returns before anything is loaded."""
+        """Serves what the routes say from now on; returns before anything is loaded."""
         await self.serving.start()
+        await self.ledger.start()
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
     async def close(self) -> None:
-        """Follows the file no more and drains what is served."""
+        """Follows the routes no more and drains what is served."""
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+        await self.ledger.close()
         await self.serving.close()
 
     async def set_route(self, route: models_pb2.Route, *, actor: str, reason: str) -> models_pb2.RouteChange:
@@ -55,44 +122,47 @@ class Routing:
         """
         if self._readonly:
             raise NotReady("the routes belong to the cluster: change them there", reason="ROUTES_READONLY")
-        routes_module.check(route, field="route")
-        route = routes_module.sort(models_pb2.Routes(routes=[route])).routes[0]
+        values.check(route, field="route")
         async with self._lock:
+            route = self._completed(values.in_order(route))
+            values.check_pool(route, self._pools, field="route")
             failures = await self.serving.prepare([route])
             if failures:
                 raise failures[route.model]
-            before = self.serving.route(route.model)
-            change = models_pb2.RouteChange(actor=actor, reason=reason, before=before, after=route)
-            try:
-                # Not in a thread: between the writing and the shift no cancellation can come.
-                self._write_down(change)
-            except ServiceError:
-                await self.serving.shift([])
-                raise
-            await self.serving.shift([route])
+            change = models_pb2.RouteChange(actor=actor, reason=reason, after=route)
+            change.time.GetCurrentTime()
+            # Once it is being written, others may have seen it: no caller can take it back by leaving.
+            await _unbroken(self._commit(change))
+        change = await self.ledger.entry(change)
         log.info("route.shifted", model=route.model, actor=actor, sequence=change.sequence)
         return change
 
-    def _write_down(self, change: models_pb2.RouteChange) -> None:
-        """Writes file and ledger, both or neither."""
-        before = self._routes_in_file()
-        self._file.write(routes_module.replace(before, change.after))
+    async def _commit(self, change: models_pb2.RouteChange) -> None:
         try:
-            self.ledger.append(change)
+            async with self._source.writing(change, held=self.serving.routes()) as revision:
+                await self.ledger.note(revision, [])
         except ServiceError:
-            self._file.write(before)
+            await self.serving.shift([])
             raise
+        await self.serving.shift([change.after])
 
-    def _routes_in_file(self) -> models_pb2.Routes:
-        try:
-            return self._file.read()
-        except InvalidRequest:
-            return self.serving.routes()
+    def _completed(self, route: models_pb2.Route) -> models_pb2.Route:
+        """Returns the route in the pool that holds, if it names none."""
+        held = self.serving.route(route.model)
+        if not route.pool and held:
+            route.pool = held.pool
+        return self._in_pool(route)
+
+    def _in_pool(self, route: models_pb2.Route) -> models_pb2.Route:
+        """Returns the route in the only pool there is, if it names none."""
+        if not route.pool and len(self._pools) == 1:
+            (route.pool,) = self._pools
+        return route
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         backoff, due = 0.0, 0.0
-        async for edited in self._file.looks():
+        async for edited in self._source.looks():
             if not edited and (not backoff or loop.time() < due):
                 continue
             retry = await self._take_safely()
@@ -108,42 +178,78 @@ class Routing:
             return True
 
     async def _take(self) -> bool:
-        """Makes what the file says hold, model by model; returns whether to try again by and by."""
+        """Makes what the routes say hold, model by model; returns whether to try again by and by."""
         async with self._lock:
-            if not self._file.exists() and not self.serving.routes().routes:
+            if not self._source.exists() and not self.serving.routes().routes:
                 return False
             try:
-                wanted = {route.model: route for route in self._file.read().routes}
+                revision = self._source.read()
             except InvalidRequest as error:
-                self.problem = f"{error.message}; the old routes hold"
+                self._problem = f"{error.message}; the old routes hold"
                 log.error("routes.refused", error=error.message)
                 return False
-            held = {route.model: route for route in self.serving.routes().routes}
-            dropped = (held.keys() | self.ledger.models()) - wanted.keys()
-            await self._adopt([r for m, r in wanted.items() if m not in held], drop=dropped)
-            changed = [route for model, route in wanted.items() if held.get(model) not in (None, route)]
-            failures = await self.serving.prepare(changed) if changed else {}
-            await self._adopt([route for route in changed if route.model not in failures])
+            wanted = {r.model: self._in_pool(values.in_order(r)) for r in revision.routes.routes}
+            failures = await self._adopt(wanted, revision)
             self._tell(failures)
-        return any(error.retryable for error in failures.values())
+            noted = await self._note(
+                revision, [r for r in self.serving.routes().routes if r in wanted.values()]
+            )
+        return not noted or any(error.retryable for error in failures.values())
 
-    async def _adopt(self, routes: Sequence[models_pb2.Route], *, drop: Collection[str] = ()) -> None:
+    async def _adopt(
+        self, wanted: Mapping[str, models_pb2.Route], revision: Revision
+    ) -> dict[str, ServiceError]:
+        """Makes those routes hold that can; returns why each of the others does not."""
+        failures = self._without_pool(wanted.values())
+        held = {route.model: route for route in self.serving.routes().routes}
+        await self._shift(
+            [route for model, route in wanted.items() if model not in held.keys() | failures.keys()],
+            revision,
+            drop=held.keys() - wanted.keys(),
+        )
+        changed = [route for model, route in wanted.items() if model in held and held[model] != route]
+        changed = [route for route in changed if route.model not in failures]
+        if changed:
+            failures |= await self.serving.prepare(changed)
+            await self._shift([route for route in changed if route.model not in failures], revision)
+        return failures
+
+    async def _shift(
+        self, routes: Collection[models_pb2.Route], revision: Revision, *, drop: Collection[str] = ()
+    ) -> None:
         await self.serving.shift(routes, drop=drop)
-        for route in [*routes, *(models_pb2.Route(model=model) for model in sorted(drop))]:
-            self._record(route)
+        for model in [*(route.model for route in routes), *sorted(drop)]:
+            log.info("route.shifted", model=model, actor=revision.actor, revision=revision.number)
 
-    def _record(self, route: models_pb2.Route) -> None:
-        before = self.ledger.last(route.model)
-        if before == route:
-            return
-        change = models_pb2.RouteChange(actor="file", before=before, after=route)
+    def _without_pool(self, routes: Iterable[models_pb2.Route]) -> dict[str, ServiceError]:
+        failures: dict[str, ServiceError] = {}
+        for route in routes:
+            try:
+                values.check_pool(route, self._pools, field=route.model)
+            except InvalidRequest as error:
+                failures[route.model] = error
+        return failures
+
+    async def _note(self, revision: Revision, held: Iterable[models_pb2.Route]) -> bool:
+        """Takes into the ledger what of `revision` holds; returns whether that worked."""
         try:
-            self.ledger.append(change)
+            await self.ledger.note(revision, held)
         except ServiceError as error:
-            log.error("ledger.unwritten", model=route.model, error=error.message)
-        log.info("route.shifted", model=route.model, actor="file", sequence=change.sequence)
+            log.error("ledger.unwritten", error=error.message)
+            return False
+        return True
 
     def _tell(self, failures: Mapping[str, ServiceError]) -> None:
         for model, error in failures.items():
             log.error("route.refused", model=model, reason=error.reason, error=error.message)
-        self.problem = "; ".join(f"{error.message}; the old route holds" for error in failures.values())
+        self._problem = "; ".join(f"{error.message}; the old route holds" for error in failures.values())
+
+
+async def _unbroken(work: Coroutine[Any, Any, Result]) -> Result:
+    """Returns what `work` returns; whoever cancels the wait gets his way only when it is done."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from conch.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
 from services import server
 from services.gateway.answering import Answering
-from services.gateway.ledger import Ledger
+from services.gateway.ledger import LedgerFile
 from services.gateway.metrics import Metrics
 from services.gateway.model_servicer import ModelServicer
 from services.gateway.routes import RoutesFile
@@ -93,7 +93,8 @@ async def gateway(
     routing = Routing(
         serving,
         RoutesFile(settings.resolved_routes()),
-        Ledger(settings.resolved_ledger()),
+        LedgerFile(settings.resolved_ledger()),
+        pools=settings.pools,
         readonly=settings.routes_readonly,
     )
     models = ModelServicer(routing, repository_uri=settings.resolved_repository_uri())

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from conch.v1 import models_pb2
+from services import routes
 from services.errors import InvalidRequest, NotReady
-from services.gateway import routes
 from services.gateway.routes import RoutesFile, Shares
 
 
@@ -60,6 +60,16 @@ def test_routes_are_read_as_people_write_them() -> None:
             "version 1 occurs more than once",
         ),
         (
+            '{"routes": [{"model": "m", "versions": [{"version": 1, "weight": 1}], "shadow": 1}]}',
+            "routes[0].shadow",
+            "version 1 answers callers already",
+        ),
+        (
+            '{"routes": [{"model": "m", "versions": [{"version": 1, "weight": 1}], "shadow": -1}]}',
+            "routes",
+            "shadow",
+        ),
+        (
             '{"routes": [{"model": "m", "versions": [{"version": 1, "weight": 1}]}, '
             '{"model": "m", "versions": [{"version": 2, "weight": 1}]}]}',
             "routes",
@@ -87,7 +97,7 @@ def test_every_bad_field_is_named_at_once() -> None:
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     file = RoutesFile(tmp_path / "home" / "routes.json")
     file.write(models_pb2.Routes(routes=[route("b", v2=1, v1=0), route("a", v1=1)]))
-    assert file.read() == models_pb2.Routes(routes=[route("a", v1=1), route("b", v1=0, v2=1)])
+    assert file.read().routes == models_pb2.Routes(routes=[route("a", v1=1), route("b", v1=0, v2=1)])
     assert [p.name for p in file.path.parent.iterdir()] == ["routes.json"]
 
 
@@ -99,7 +109,7 @@ def test_a_write_that_fails_leaves_the_old_routes(tmp_path: Path) -> None:
     ).mkdir()  # stands in the way also of root, whom no mode stops
     with pytest.raises(NotReady, match="cannot write"):
         file.write(models_pb2.Routes(routes=[route("a", v2=1)]))
-    assert file.read().routes[0].versions[0].version == 1
+    assert file.read().routes.routes[0].versions[0].version == 1
     assert stat.S_ISREG(file.path.stat().st_mode)
 
 
@@ -112,6 +122,42 @@ def test_one_route_is_replaced_and_the_others_stay() -> None:
     before = models_pb2.Routes(routes=[route("a", v1=1), route("b", v1=1)])
     after = routes.replace(before, route("b", v2=1))
     assert after == models_pb2.Routes(routes=[route("a", v1=1), route("b", v2=1)])
+
+
+def test_pool_and_shadow_survive_whatever_is_done_with_a_route() -> None:
+    shadowed = route("b", v2=1, v1=0)
+    shadowed.pool, shadowed.shadow = "cpu", 1
+    text = routes.text(models_pb2.Routes(routes=[shadowed, route("a", v1=1)]))
+    read = routes.replace(routes.parse(text), route("a", v2=1))
+    assert (read.routes[1].pool, read.routes[1].shadow) == ("cpu", 1)
+    assert [v.version for v in read.routes[1].versions] == [1, 2]
+
+
+def test_a_pool_is_one_that_there_is() -> None:
+    here = route("m", v1=1)
+    routes.check_pool(here, [], field="route")
+    with pytest.raises(InvalidRequest, match=r"route\.pool: m needs a pool; known: cpu, gpu"):
+        routes.check_pool(here, ["gpu", "cpu"], field="route")
+    here.pool = "tpu"
+    with pytest.raises(InvalidRequest, match="no pool 'tpu'; known: cpu, gpu"):
+        routes.check_pool(here, ["gpu", "cpu"], field="route")
+    with pytest.raises(InvalidRequest, match="no pool 'tpu'; here is one pool, and it has no name"):
+        routes.check_pool(here, [], field="route")
+
+
+async def test_a_route_that_cannot_be_recorded_is_taken_out_of_the_file_again(tmp_path: Path) -> None:
+    file = RoutesFile(tmp_path / "routes.json")
+    file.write(models_pb2.Routes(routes=[route("a", v1=1)]))
+    change = models_pb2.RouteChange(after=route("a", v2=1))
+
+    async def record() -> None:
+        async with file.writing(change, held=models_pb2.Routes()) as written:
+            assert written.routes == file.read().routes == models_pb2.Routes(routes=[change.after])
+            raise NotReady("no room", reason="DISK_FULL")
+
+    with pytest.raises(NotReady):
+        await record()
+    assert file.read().routes == models_pb2.Routes(routes=[route("a", v1=1)])
 
 
 def test_shares_follow_the_weights_and_weight_zero_is_never_drawn() -> None:
@@ -162,4 +208,4 @@ async def test_a_swapped_folder_link_is_an_edit(tmp_path: Path) -> None:
         (tmp_path / "..new").symlink_to("two")
         (tmp_path / "..new").rename(tmp_path / "..data")
         await next_edit(looks)
-    assert file.read().routes[0].versions[0].version == 2
+    assert file.read().routes.routes[0].versions[0].version == 2
