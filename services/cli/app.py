@@ -11,10 +11,12 @@ from services.cli.classify import classify
 from services.cli.create import convert, train
 from services.cli.doctor import doctor
 from services.cli.embedding import embed, rank
+from services.cli.preflight import preflight
 from services.cli.rewriting import summarize, translate
 from services.cli.routes import rollback, route
 from services.cli.ship import ship
 from services.cli.spans import answer, extract
+from services.cli.stage import stage
 from services.cli.status import status
 from services.cli.up import down, up
 from services.cli.writing import chat, generate
@@ -30,11 +32,12 @@ _HELP = """Labelled text to a typed gRPC answer.
     [bold]conch classify "A film that I will not forget."[/bold]: ask
 """
 _CODES = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 wrong state, 5 try again, 130 Ctrl-C."
-_SERVICES, _MAKING, _SERVING, _ASKING = (
+_SERVICES, _MAKING, _SERVING, _ASKING, _PODS = (
     "The services of this machine",
     "Making versions",
     "Serving them",
     "Asking them",
+    "Containers of a cluster",
 )
 
 app = typer.Typer(
@@ -77,3 +80,4 @@ _add_group(
 _add(_SERVING, route, rollback)
 _add_group(_SERVING, "models", models.models, {"list": models.list_models, "show": models.show})
 _add(_ASKING, classify, extract, answer, embed, rank, translate, summarize, generate, chat)
+_add(_PODS, preflight, stage)

@@ -13,6 +13,7 @@ import re
 import grpc
 
 from conch.errors import ConchError, from_rpc_error
+from services.errors import ServiceError
 
 FAILED, USAGE, NOT_FOUND, FORBIDDEN, TRY_AGAIN, BUG, INTERRUPTED = 1, 2, 3, 4, 5, 70, 130
 
@@ -54,6 +55,12 @@ def of_error(error: ConchError) -> CliError:
     ):
         return CliError(_not_up(error.message), exit_code=exit_code)
     return CliError(describe(error), exit_code=exit_code)
+
+
+def of_service(error: ServiceError) -> CliError:
+    """Returns the failure behind an error that was raised in this very process."""
+    codes = {code.value[0]: exit_code for code, exit_code in _EXIT_CODES.items()}
+    return CliError(f"{error.message} ({error.reason})", exit_code=codes.get(error.code, FAILED))
 
 
 def describe(error: ConchError) -> str:

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.settings import SharedSettings
+
+RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "vllm"]
 
 
 class RoutedSettings(SharedSettings):
@@ -15,6 +17,8 @@ class RoutedSettings(SharedSettings):
     """conch.v1.Routes as JSON, such as the mounted ConfigMap. CONCH_ROUTES_FILE."""
     allow_uncertified: frozenset[str] = frozenset()
     """Versions ("sentiment@3") that need no certificate. A JSON list. CONCH_ALLOW_UNCERTIFIED."""
+    store_patience_seconds: float = Field(default=120.0, ge=0)
+    """How long a store that does not answer is asked again. CONCH_STORE_PATIENCE_SECONDS."""
     termination_log: Path = Path("/dev/termination-log")
     """What Kubernetes shows as the reason of a container's end; written to if it exists.
     CONCH_TERMINATION_LOG."""
@@ -27,15 +31,13 @@ class StageSettings(RoutedSettings):
     """Name of the pool that the pod belongs to. CONCH_POOL."""
     staged: Path
     """The folder that Triton reads as its repository; this pod's alone. CONCH_STAGED."""
-    runtime: Literal["onnxruntime", "openvino", "tensorrt", "vllm"]
+    runtime: RuntimeName
     """Runtime that the pod's Triton is started with. CONCH_RUNTIME."""
     compute_capability: str = "auto"
     """Of the pod's GPU, such as 9.0; auto asks nvidia-smi. Only for tensorrt. CONCH_COMPUTE_CAPABILITY."""
     tensorrt_version: str = "auto"
     """TensorRT of the pod's Triton image, such as 10.14.1.48; auto: not known, so no plan is trusted.
     CONCH_TENSORRT_VERSION."""
-    store_patience_seconds: float = Field(default=120.0, ge=0)
-    """How long a store that does not answer is asked again. CONCH_STORE_PATIENCE_SECONDS."""
 
     pod_name: str = ""
     """The pod, for its events; empty = no events. CONCH_POD_NAME."""
@@ -45,9 +47,24 @@ class StageSettings(RoutedSettings):
     """Its uid. CONCH_POD_UID."""
 
 
+class PoolFacts(BaseModel):
+    """What is known of a pool before any pod of it runs."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    runtime: RuntimeName = "onnxruntime"
+    """Runtime that its servers are started with."""
+    compute_capability: str = ""
+    """Of its GPUs, where they are all alike; empty = not known."""
+    tensorrt_version: str = ""
+    """TensorRT of its image; empty = not known."""
+    own_backends: bool = True
+    """Whether Conch's own backends were brought along: text2text-generation, text-generation on CPUs."""
+
+
 class PreflightSettings(RoutedSettings):
     """What `conch preflight` holds against what."""
 
-    pools_file: Path
-    """Pools by name as JSON: {"cpu": {"runtime": "openvino"}}. A pool of tensorrt may also say its
-    compute_capability and tensorrt_version. CONCH_POOLS_FILE."""
+    pools: dict[str, PoolFacts]
+    """Pools by name, JSON: {"cpu": {"runtime": "openvino"}}; the gateway's own will do. A pool of tensorrt
+    may also say its compute_capability and tensorrt_version. CONCH_POOLS."""
