@@ -68,14 +68,14 @@
 {{- end }}
 
 {{/*
-A whole batch/v1 Job but for what each attempt brings: its name, labels, command, order and number of nodes.
+A batch/v1 Job but for what services/cluster/manifests.py fills in: name, labels, command, order, number of nodes,
+grace, and when it is tried again.
 Takes (list $ component profile).
 */}}
 {{- define "conch.job" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- $profile := index . 2 -}}
-{{- $values := index $root.Values $component -}}
 apiVersion: batch/v1
 kind: Job
 metadata:
@@ -85,16 +85,8 @@ metadata:
     kueue.x-k8s.io/queue-name: {{ . }}
     {{- end }}
 spec:
-  # A worker that fails is Conch's to judge, which may begin another attempt: another Job.
-  backoffLimit: 0
+  # When it is tried again and what counts as a failure is the executor's, and stands in no template.
   ttlSecondsAfterFinished: {{ $root.Values.jobs.ttlSeconds }}
-  podReplacementPolicy: Failed
-  podFailurePolicy:
-    rules:
-      # Preempted, drained or evicted: the next pod goes on with the same attempt.
-      - action: Ignore
-        onPodConditions:
-          - type: DisruptionTarget
   template:
     metadata:
       labels:
@@ -104,7 +96,6 @@ spec:
       serviceAccountName: {{ include "conch.serviceAccountName" (list $root "worker") }}
       automountServiceAccountToken: false
       enableServiceLinks: false
-      terminationGracePeriodSeconds: {{ $values.cancelGraceSeconds }}
       securityContext:
         {{- include "conch.podSecurity" $root | nindent 8 }}
       {{- with include "conch.pullSecrets" $root }}{{ . | nindent 6 }}{{ end }}
@@ -125,10 +116,16 @@ spec:
             {{- include "conch.gpuResources" $profile | nindent 12 }}
           volumeMounts:
             {{- include "conch.storageMounts" (list $root false) | nindent 12 }}
+            - name: conch-work
+              mountPath: /var/lib/conch/work
             - name: shm
               mountPath: /dev/shm
       volumes:
         {{- include "conch.storageVolumes" (list $root $profile.scratchSize) | nindent 8 }}
+        # The executor knows it by this name.
+        - name: conch-work
+          emptyDir:
+            sizeLimit: {{ $profile.scratchSize }}
         - name: shm
           emptyDir:
             medium: Memory

@@ -86,6 +86,18 @@ which takes 0, false and "" for nothing said. Takes (list defaults own).
 {{- toJson $pools }}
 {{- end }}
 
+{{/* The CONCH_POOLS of preflight: what is known of the pools before any pod runs. */}}
+{{- define "conch.preflightPools" -}}
+{{- $pools := dict -}}
+{{- range include "conch.pools" . | fromJsonArray -}}
+{{- $facts := dict "runtime" (include "conch.pool.runtime" .) "own_backends" (eq .runtime "openvino_genai") -}}
+{{- $_ := set $facts "compute_capability" .computeCapability -}}
+{{- $_ := set $facts "tensorrt_version" .tensorrtVersion -}}
+{{- $_ := set $pools .name $facts -}}
+{{- end -}}
+{{- toJson $pools }}
+{{- end }}
+
 {{/* Whether something else than the chart owns the number of a pool's replicas: "true" or nothing. Takes (list $ pool). */}}
 {{- define "conch.pool.autoscaled" -}}
 {{- if and (ne (first .).Values.autoscaling.kind "none") (not (last .).fixedReplicas) }}true{{ end }}
