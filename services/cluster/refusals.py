@@ -60,6 +60,17 @@ def translated() -> Iterator[None]:
         raise BackendUnavailable(message, reason="CLUSTER_UNAVAILABLE") from error
 
 
+@contextmanager
+def unavailable() -> Iterator[None]:
+    """Turns whatever a cluster refuses into BackendUnavailable: for those who can but ask again."""
+    try:
+        yield
+    except BackendUnavailable:
+        raise
+    except ServiceError as error:
+        raise BackendUnavailable(error.message, reason=error.reason) from error
+
+
 def _error(status: int, reason: str, message: str) -> ServiceError:
     if status == 404:
         return NotFound(message, reason="NOT_IN_CLUSTER")

@@ -32,7 +32,8 @@ class Watched:
     """`objects` by name. `on_change(name, object)` is called at every change, with None once one is gone.
 
     It sees each object's newest state, not each state: what happened while the connection was broken comes as
-    one change. It must not raise and not block.
+    one change. `on_listed()` is called whenever `objects` was listed anew: what came and went in between told
+    nobody. Neither may raise or block.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Watched:
         labels: str = "",
         fields: str = "",
         on_change: OnChange = lambda name, obj: None,
+        on_listed: Callable[[], None] = lambda: None,
     ) -> None:
         self._cluster = cluster
         self._resource = resource
         self._labels = labels
         self._fields = fields
         self._on_change = on_change
+        self._on_listed = on_listed
         self._version = ""
         self._backoff_seconds = _FIRST_BACKOFF_SECONDS
         self.objects: dict[str, Object] = {}
@@ -83,6 +86,7 @@ class Watched:
                 self._take(name, obj)
         self._version = version
         self.synced.set()
+        self._on_listed()
 
     async def _watch(self) -> None:
         watch = self._cluster.watch(
@@ -116,7 +120,7 @@ class Watched:
         self._backoff_seconds = min(2 * self._backoff_seconds, _LONGEST_BACKOFF_SECONDS)
 
 
-async def stopped(task: "asyncio.Task[NoReturn]") -> None:
+async def stopped(task: "asyncio.Task[None] | asyncio.Task[NoReturn]") -> None:
     """Cancels a task and returns once it is over."""
     task.cancel()
     with suppress(asyncio.CancelledError):

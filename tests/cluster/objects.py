@@ -4,6 +4,7 @@ Knows resource versions, conflicts, owner references, grace and finalizers; know
 what the objects mean.
 """
 
+import base64
 import copy
 import threading
 import uuid
@@ -103,6 +104,7 @@ class Objects:
         namespace = metadata.setdefault("namespace", namespace)
         if "name" not in metadata:
             metadata["name"] = metadata["generateName"] + uuid.uuid4().hex[:5]
+        _encode_secret(obj)
         key = key_of(obj)
         with self.lock:
             if key in self._objects:
@@ -138,6 +140,7 @@ class Objects:
             if asked is not None and asked != present["metadata"]["resourceVersion"]:
                 raise ApiError(409, "Conflict", f'{key.plural} "{key.name}": the object has been modified')
             obj = copy.deepcopy(obj)
+            _encode_secret(obj)
             for name in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
                 if name in present["metadata"]:
                     obj["metadata"][name] = present["metadata"][name]
@@ -269,6 +272,11 @@ def key_of(obj: Object) -> Key:
 def owners(obj: Object) -> set[str]:
     """Returns the uids of an object's owners."""
     return {owner["uid"] for owner in obj["metadata"].get("ownerReferences", [])}
+
+
+def _encode_secret(obj: Object) -> None:
+    for name, text in obj.pop("stringData", {}).items() if obj["kind"] == "Secret" else ():
+        obj.setdefault("data", {})[name] = base64.b64encode(text.encode()).decode()
 
 
 def timestamp(seconds: float = 0) -> str:
