@@ -29,12 +29,16 @@ class Server:
     health: health.aio.HealthServicer
     port: int = 0
 
-    async def start(self, address: str) -> int:
-        """Binds `address` unless it is bound already, starts serving and returns the port. Raises OSError."""
+    async def start(self, address: str, *, is_ready: bool = True) -> int:
+        """Binds `address` unless it is bound already, starts serving and returns the port. Raises OSError.
+
+        `is_ready`: health says SERVING at once; else the caller says so later.
+        """
         if not self.port:
             self.bind(address)
+        status = health_pb2.HealthCheckResponse
+        await self.health.set("", status.SERVING if is_ready else status.NOT_SERVING)
         await self.grpc.start()
-        await self.health.set("", health_pb2.HealthCheckResponse.SERVING)
         log.info("server.started", address=address, port=self.port)
         return self.port
 
@@ -67,6 +71,8 @@ def build(
     """
     options = [
         ("grpc.so_reuseport", 0),
+        # Callers may ask this often whether we live; by default grpc throws out who asks within 5 minutes.
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
     ]

@@ -10,17 +10,17 @@ import uvloop
 
 from conch.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
 from services import logs, server
+from services.errors import NotReady
 from services.gateway.answering import Answering
-from services.gateway.ledger import LedgerFile
 from services.gateway.metrics import Exposition, Metrics
 from services.gateway.model_servicer import ModelServicer
-from services.gateway.routes import RoutesFile
+from services.gateway.places import Places
+from services.gateway.readiness import Readiness
 from services.gateway.routing import Routing
 from services.gateway.servicer import inference_servicer
-from services.gateway.serving import Serving
+from services.gateway.serving import serving
 from services.gateway.settings import GatewaySettings
 from services.gateway.streaming import Streaming
-from services.gateway.triton import Triton
 from services.settings import read
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ _SERVICES = [
 
 
 class CannotStartError(Exception):
-    """A port or a folder is not ours to use; the message is all that a person needs."""
+    """A port, a folder or a cluster is not ours to use; the message is all that a person needs."""
 
 
 def main() -> int:
@@ -53,6 +53,8 @@ async def serve(settings: GatewaySettings) -> None:
         gateway = await Gateway.start(settings)
     except OSError as error:
         raise CannotStartError(error.strerror or str(error)) from error
+    except NotReady as error:
+        raise CannotStartError(error.message) from error
     # What stands after the start stands for good; looking through it again and again cost 3% of a call.
     gc.freeze()
     await stopped
@@ -66,38 +68,45 @@ class Gateway:
     settings: GatewaySettings
     server: server.Server
     routing: Routing
-    triton: Triton
+    places: Places
+    readiness: Readiness
     exposition: Exposition
 
     @classmethod
     async def start(cls, settings: GatewaySettings) -> "Gateway":
-        """Wires and starts the parts. Raises OSError if a port is taken."""
-        metrics, triton = Metrics(), Triton(settings.triton_address)
+        """Wires and starts the parts. Raises OSError if a port is taken, NotReady if there is no cluster."""
+        places = Places.of(settings)
+        metrics = Metrics()
         exposition = Exposition(metrics, settings.metrics_address)
         ours = server.build(
             _SERVICES, max_message_bytes=settings.max_message_bytes, observe=metrics.rpc_ended
         )
-        serving = Serving(settings, triton, health=ours.health, metrics=metrics)
-        routes, ledger = RoutesFile(settings.resolved_routes()), LedgerFile(settings.resolved_ledger())
-        routing = Routing(serving, routes, ledger, pools=settings.pools, readonly=settings.routes_readonly)
+        served = serving(settings, health=ours.health, metrics=metrics)
+        routing = Routing(
+            served, places.routes, places.ledger, pools=settings.pools, readonly=settings.routes_readonly
+        )
         inference = inference_servicer(
-            Answering(serving, settings, metrics), Streaming(serving, settings, metrics)
+            Answering(served, settings, metrics), Streaming(served, settings, metrics)
         )
         models = ModelServicer(routing, repository_uri=settings.resolved_repository_uri())
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, ours.grpc)
         models_pb2_grpc.add_ModelServiceServicer_to_server(models, ours.grpc)
-        await ours.start(settings.gateway_address)
+        metrics.watch_routes(lambda: routing.problem)
+        readiness = Readiness(served, ours.health)
+        await ours.start(settings.gateway_address, is_ready=False)
         log.info("metrics.exposed", port=exposition.port)
         await routing.start()
-        return cls(settings, ours, routing, triton, exposition)
+        readiness.start(routing.known.wait)
+        return cls(settings, ours, routing, places, readiness, exposition)
 
     async def drain(self) -> None:
         """Turns health off first, lets calls under way end, then closes everything."""
+        self.readiness.close()
         await self.server.health.enter_graceful_shutdown()
         await asyncio.sleep(self.settings.drain_delay_seconds)
         await self.server.drain(self.settings.drain_seconds)
         await self.routing.close()
-        await self.triton.close()
+        await self.places.close()
         self.exposition.close()
 
 

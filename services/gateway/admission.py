@@ -36,7 +36,7 @@ class Admission:
         self.inflight_tokens = 0
         self._subject = subject
         self._queue_tokens = queue_tokens
-        self._max_inflight = max_inflight
+        self.max_inflight = max_inflight
 
     def wait_seconds(self, tokens: int) -> float:
         """Returns how long a request of `tokens` padded tokens would take from now, its own turn included.
@@ -44,7 +44,7 @@ class Admission:
         Calls on their way count half: on average that much of them is still to come.
         """
         ahead = self.waiting_tokens + self.inflight_tokens / 2 + tokens
-        return ahead * self.rate.seconds_per_token / self._max_inflight
+        return ahead * self.rate.seconds_per_token / self.max_inflight
 
     def check(self, tokens: int, *, seconds_left: float | None) -> None:
         """Raises Overloaded if the queue is full, DeadlineExceeded if the wait would outlast the deadline.
@@ -62,7 +62,7 @@ class Admission:
 
     def _overloaded(self, tokens: int) -> Overloaded:
         excess = self.waiting_tokens + tokens - self._queue_tokens
-        drain = excess * self.rate.seconds_per_token / self._max_inflight
+        drain = excess * self.rate.seconds_per_token / self.max_inflight
         return Overloaded(
             f"{self.waiting_tokens} tokens wait for {self._subject}, {self._queue_tokens} may",
             reason="QUEUE_FULL",

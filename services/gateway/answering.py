@@ -11,11 +11,24 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from conch.v1 import inference_pb2
-from services.gateway.arrival import AnyRequest, Caller, Picks, deadline_of, pick, rpc_of, set_seconds
+from services.errors import DeadlineExceeded
+from services.gateway.arrival import (
+    AnyRequest,
+    Caller,
+    Picks,
+    deadline_of,
+    pick,
+    pick_later,
+    rpc_of,
+    set_seconds,
+)
+from services.gateway.calls import Batched
+from services.gateway.crew import NoServer
 from services.gateway.limits import check_texts, check_windows, num_characters
 from services.gateway.metrics import Metrics
 from services.gateway.served import ServedVersion
 from services.gateway.settings import GatewaySettings
+from services.gateway.shadowing import Shadowing
 from services.interceptors import code_of
 from services.tasks import Encoded, Example
 from services.tasks.example import answers_of
@@ -42,6 +55,7 @@ class Answering:
         self._serving = serving
         self._settings = settings
         self._metrics = metrics
+        self._shadowing = Shadowing(metrics.pools.shadows)
 
     async def answer(self, name: str, request: AnyRequest, caller: Caller) -> Any:
         """Returns the response of the rpc `name`.
@@ -54,13 +68,59 @@ class Answering:
             default_seconds=self._settings.default_deadline_seconds,
             reserve_seconds=self._settings.deadline_reserve_seconds,
         )
-        served = pick(self._serving, request)
         try:
-            return await self._answer(name, request, served, deadline, started)
+            served = pick(self._serving, request)
+        except NoServer as lack:
+            served = await self._later(request, lack, deadline)
+        while True:
+            try:
+                response = await self._answer(name, request, served, deadline, started)
+                break
+            except NoServer as lack:
+                self._count_failure(name, served, lack)
+                served = await self._later(request, lack, deadline)
+            except BaseException as error:
+                self._count_failure(name, served, error)
+                self._count_lateness(served.pool, error, deadline)
+                raise
+        self._shadow(name, request, served)
+        return response
+
+    def _count_failure(self, name: str, served: ServedVersion, error: BaseException) -> None:
+        version = served.served_by
+        self._metrics.version_failed(name, version.model, version.version, code_of(error))
+
+    async def _later(self, request: AnyRequest, lack: NoServer, deadline: float) -> ServedVersion:
+        try:
+            return await pick_later(self._serving, request, lack, deadline)
         except BaseException as error:
-            version = served.served_by
-            self._metrics.version_failed(name, version.model, version.version, code_of(error))
+            self._count_lateness(lack.pool, error, deadline)
             raise
+
+    def _count_lateness(self, pool: str, error: BaseException, deadline: float) -> None:
+        # A caller whose deadline passes while he waits is gone before he can be refused.
+        is_gone = isinstance(error, asyncio.CancelledError)
+        is_late = is_gone and asyncio.get_running_loop().time() >= deadline
+        if is_late or (isinstance(error, DeadlineExceeded) and error.reason == "DEADLINE_TOO_NEAR"):
+            self._metrics.pools.queue(pool).refused()
+
+    def _shadow(self, name: str, request: AnyRequest, served: ServedVersion) -> None:
+        shadow = self._serving.shadow(request.model, served.version.version)
+        if shadow is None or name not in shadow.task.rpcs:
+            return
+        deadline = asyncio.get_running_loop().time() + self._settings.default_deadline_seconds
+        self._shadowing.send(shadow, served, lambda: self._batched(name, request, shadow, deadline))
+
+    async def _batched(
+        self, name: str, request: AnyRequest, served: ServedVersion, deadline: float
+    ) -> Batched:
+        """Returns what a version's model says to a request that was found good before."""
+        rpc = cast(UnaryRpc[Any, Any], rpc_of(name, served))
+        assert served.batcher, "versions whose task has unary rpcs answer in batches"
+        examples = rpc.examples(request, served)
+        encoded = await self._encode(served, examples, num_characters(rpc.texts(request)))
+        windows = [window for one in encoded for window in one.windows]
+        return await served.batcher.submit(windows, deadline=deadline)
 
     async def _answer(
         self, name: str, request: AnyRequest, served: ServedVersion, deadline: float, started: float
@@ -75,12 +135,17 @@ class Answering:
         encoded_at = time.perf_counter()
         windows = [window for one in encoded for window in one.windows]
         check_windows(len(windows), texts[0].name, self._settings)
+        had_seconds = deadline - asyncio.get_running_loop().time() + encoded_at - started
         batched = await served.batcher.submit(windows, deadline=deadline)
         decoding = time.perf_counter()
+        held_seconds = encoding - started
+        self._metrics.pools.queue(served.pool).waited(
+            batched.queue_seconds + held_seconds, had_seconds=had_seconds
+        )
         answers = answers_of(encoded, batched.rows, served.task.outputs)
         _require_numbers(answers)
         response = rpc.respond(request, encoded, answers, served)
-        response.served_by.CopyFrom(served.served_by)
+        response.served_by.CopyFrom(batched.served_by or served.served_by)
         ended = time.perf_counter()
         self._say_times(
             name,

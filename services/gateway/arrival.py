@@ -5,12 +5,14 @@ caller's deadline.
 """
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from services.errors import InvalidRequest, NotReady
 from services.gateway.admission import too_late
+from services.gateway.crew import NoServer
 from services.gateway.served import ServedVersion
 
 
@@ -34,8 +36,20 @@ class Picks(Protocol):
     def pick(self, model: str, version: int) -> ServedVersion:
         """Returns the version that answers; `version` 0 leaves the choice to the route.
 
-        Raises NotFound if it is not routed here, BackendUnavailable if it does not serve yet.
+        Raises NotFound if it is not routed here, BackendUnavailable if it does not serve yet, NoServer if
+        it soon may.
         """
+
+    async def pick_later(
+        self, lack: NoServer, model: str, version: int, *, num_tokens: int, deadline: float
+    ) -> ServedVersion:
+        """Returns who answers a call that nobody could take, as soon as there is somebody.
+
+        Raises `lack` if that is not worth waiting for, DeadlineExceeded, Overloaded, and what `pick` raises.
+        """
+
+    def shadow(self, model: str, answered: int) -> ServedVersion | None:
+        """Returns who gets a copy of a call that version `answered` has a share of, None if nobody."""
 
 
 def deadline_of(caller: Caller, *, default_seconds: float, reserve_seconds: float) -> float:
@@ -54,6 +68,18 @@ def pick(serving: Picks, request: AnyRequest) -> ServedVersion:
     if not request.model:
         raise InvalidRequest.field("model", "is required", reason="NO_MODEL")
     return serving.pick(request.model, request.version)
+
+
+async def pick_later(serving: Picks, request: AnyRequest, lack: NoServer, deadline: float) -> ServedVersion:
+    """Returns who answers a request that nobody could take, as soon as there is somebody.
+
+    Raises `lack` if that is not worth waiting for, DeadlineExceeded, Overloaded, and what `pick` raises.
+    """
+    # Nobody has encoded it yet: four bytes a token is near enough for a bound.
+    num_tokens = cast(Message, request).ByteSize() // 4 + 1
+    return await serving.pick_later(
+        lack, request.model, request.version, num_tokens=num_tokens, deadline=deadline
+    )
 
 
 def rpc_of(name: str, served: ServedVersion) -> Any:

@@ -13,23 +13,23 @@ import structlog
 
 from services.errors import BackendUnavailable, DeadlineExceeded, ServiceError
 from services.gateway.admission import Admission, too_late
-from services.gateway.calls import Batched, Call, Request, Row
+from services.gateway.calls import Batched, Call, Inferred, Request, Row
 from services.gateway.queue import Queue, Waiting
 from services.gateway.settings import GatewaySettings
 from services.gateway.shapes import Shapes
 from services.tasks.encoding import Tokens, pad
 from services.tasks.tensors import Array
 
-__all__ = ["BatchLimits", "BatchObserver", "Batched", "Batcher", "Infer", "Row"]
+__all__ = ["BatchLimits", "BatchObserver", "Batched", "Batcher", "Infer", "Inferred", "Row"]
 
 log = structlog.get_logger(__name__)
 
-Infer = Callable[[Mapping[str, Array], float | None], Awaitable[Mapping[str, Array]]]
+Infer = Callable[[Mapping[str, Array], float | None], Awaitable[Inferred]]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Calls under way at once, and padded tokens that may wait."""
+    """Calls under way at once at each server, and padded tokens that may wait."""
 
     max_inflight: int = 1
     queue_tokens: int = 65536
@@ -65,7 +65,7 @@ class Batcher:
     ) -> None:
         self._infer = infer
         self._shapes = shapes
-        self._max_inflight = limits.max_inflight
+        self._max_inflight = self._each_inflight = limits.max_inflight
         self._pad_id = pad_id
         self._subject = subject
         self._observe = observe
@@ -115,6 +115,21 @@ class Batcher:
             if limit_seconds is not None and self._loop.time() - started >= limit_seconds:
                 return
             await self._infer(pad([row] * num_rows, length, self._pad_id), None)
+
+    def spread(self, num_servers: int) -> None:
+        """Has as many calls under way from now on as `num_servers` may take."""
+        self._max_inflight = self._admission.max_inflight = num_servers * self._each_inflight
+        self._send_soon()
+
+    @property
+    def num_tokens(self) -> int:
+        """Padded tokens that wait and that are on their way."""
+        return self._admission.waiting_tokens + self._admission.inflight_tokens
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything waits for its turn."""
+        return self._admission.waiting_tokens > 0
 
     async def close(self) -> None:
         """Takes nothing more and returns once all that was taken is answered."""
@@ -175,10 +190,10 @@ class Batcher:
     async def _run(self, call: Call) -> None:
         started = self._loop.time()
         failure: Exception | None = None
-        outputs: Mapping[str, Array] = {}
+        inferred = Inferred({})
         try:
             inputs = pad(call.rows, call.length, self._pad_id, batch=call.num_rows)
-            outputs = await self._infer(inputs, call.timeout_seconds(started))
+            inferred = await self._infer(inputs, call.timeout_seconds(started))
         except Exception as error:
             failure = error
         finally:
@@ -186,24 +201,26 @@ class Batcher:
         if failure:
             self._call_failed(call, failure)
         else:
-            self._deliver(call, outputs, started)
+            self._deliver(call, inferred, started)
 
     def _end(self, call: Call) -> None:
         self._calls.remove(call)
         self._admission.inflight_tokens -= call.num_padded_tokens
         self._send_soon()
 
-    def _deliver(self, call: Call, outputs: Mapping[str, Array], started: float) -> None:
+    def _deliver(self, call: Call, inferred: Inferred, started: float) -> None:
         seconds = self._loop.time() - started
         self._admission.rate.record(call.num_padded_tokens, seconds)
         for i, item in enumerate(call.items):
             request = item.owner
-            request.rows[item.index] = {name: array[i] for name, array in outputs.items()}
+            request.rows[item.index] = {name: array[i] for name, array in inferred.outputs.items()}
             request.num_missing -= 1
             request.queue_seconds = max(request.queue_seconds, started - request.arrived)
             request.infer_seconds = max(request.infer_seconds, seconds)
             if not request.num_missing and not request.future.done():
-                request.future.set_result(Batched(request.rows, request.queue_seconds, request.infer_seconds))
+                request.future.set_result(
+                    Batched(request.rows, request.queue_seconds, request.infer_seconds, inferred.served_by)
+                )
 
     def _call_failed(self, call: Call, error: Exception) -> None:
         """Fails the members, but sends each of several once more alone if one of them may be to blame."""

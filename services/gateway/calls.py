@@ -4,9 +4,10 @@ Knows their facts only; who moves them is `services.gateway.batching`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from conch.v1 import inference_pb2
 from services.gateway.queue import Waiting
 from services.tasks.encoding import Tokens
 from services.tasks.tensors import Array
@@ -15,15 +16,24 @@ Row = dict[str, Array]
 
 
 @dataclass(frozen=True, slots=True)
+class Inferred:
+    """The outputs of one call to Triton, `(batch, ...)` each, and who worked on it."""
+
+    outputs: Mapping[str, Array]
+    served_by: inference_pb2.ServedBy | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Batched:
     """The outputs of a request: by tensor name for each text, without the batch axis.
 
-    Of several batches the longest wait and the longest call count.
+    Of several batches the longest wait and the longest call count, and who worked on the last.
     """
 
     rows: list[Row]
     queue_seconds: float
     infer_seconds: float
+    served_by: inference_pb2.ServedBy | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -25,6 +25,10 @@ class Series:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def overflow(self) -> None:
+        """Counts what lies beyond every bound and has no value."""
+        self.counts[-1] += 1
+
 
 class Histograms(Collector):
     """All series of one histogram, written by one thread and read by Prometheus's.
@@ -47,6 +51,12 @@ class Histograms(Collector):
     def labelled(self, *values: str) -> Series:
         """Returns the series of these label values, made if it did not exist; keep it."""
         return self._series.setdefault(values, Series(self._bounds))
+
+    def remove(self, **labels: str) -> None:
+        """Forgets all series whose labels have these values; nobody may go on writing to them."""
+        wanted = [(self._labels.index(name), value) for name, value in labels.items()]
+        for values in [v for v in self._series if all(v[i] == value for i, value in wanted)]:
+            del self._series[values]
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Yields what Prometheus reads."""

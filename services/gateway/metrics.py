@@ -3,13 +3,15 @@
 Knows names and labels of the series; knows nothing about when they are written.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
+from conch.v1 import models_pb2
 from services.gateway.histograms import Histograms, Series
+from services.gateway.pool_metrics import PoolMetrics
 from services.gateway.stream_metrics import StreamMetrics
 
 _VERSION = ("rpc", "model", "version")
@@ -87,6 +89,10 @@ class Metrics:
             ("model", "version"),
             registry=self.registry,
         )
+        self._problem = Gauge(
+            "conch_routes_problem", "1 = what holds is not what the routes say", registry=self.registry
+        )
+        self.pools = PoolMetrics(self.registry)
         self.streams = StreamMetrics(self.registry)
         self.stream_gauges = self.streams.gauges
         self._rpc_child = lru_cache(maxsize=256)(self._rpc_children)
@@ -112,6 +118,25 @@ class Metrics:
     def route_fell_back(self, model: str, version: int) -> None:
         """Counts a call whose share was a version that does not serve."""
         self._fallbacks.labels(model, str(version)).inc()
+
+    def watch_routes(self, problem: Callable[[], str]) -> None:
+        """Reads whether there is a problem from `problem` whenever Prometheus asks."""
+        self._problem.set_function(lambda: bool(problem()))
+
+    def version_states(self, states: Mapping[tuple[str, int], models_pb2.Version.State.ValueType]) -> None:
+        """Shows these versions' states and no others'."""
+        self.pools.show_states(states)
+
+    def forget(self, model: str, version: int) -> None:
+        """Removes all series of a version that is gone."""
+        labels = {"model": model, "version": str(version)}
+        for histograms in (self._stages, self._texts, self._padding):
+            histograms.remove(**labels)
+        for series in (self._failures, self._queue, self._fallbacks):
+            series.remove_by_labels(labels)
+        self.streams.forget(labels)
+        self.pools.forget(labels)
+        self.stages.cache_clear()
 
     def _stage_times(self, rpc: str, model: str, version: int) -> StageTimes:
         return StageTimes(self._stages, rpc, model, str(version))

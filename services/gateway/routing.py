@@ -91,6 +91,8 @@ class Routing:
         self._pools = frozenset(pools)
         self._readonly = readonly
         self._problem = ""
+        self.known = asyncio.Event()
+        """Set once the source was looked at: what it says holds from then on, or comes up."""
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -163,9 +165,11 @@ class Routing:
         loop = asyncio.get_running_loop()
         backoff, due = 0.0, 0.0
         async for edited in self._source.looks():
-            if not edited and (not backoff or loop.time() < due):
+            stirred = bool(self._problem) and self.serving.has_moved()
+            if not edited and not stirred and (not backoff or loop.time() < due):
                 continue
             retry = await self._take_safely()
+            self.known.set()
             backoff = min(_MAX_BACKOFF_SECONDS, 2 * backoff or 1.0) if retry else 0.0
             due = loop.time() + backoff
 
@@ -210,7 +214,7 @@ class Routing:
         changed = [route for model, route in wanted.items() if model in held and held[model] != route]
         changed = [route for route in changed if route.model not in failures]
         if changed:
-            failures |= await self.serving.prepare(changed)
+            failures |= await self.serving.prepare(changed, wait=False)
             await self._shift([route for route in changed if route.model not in failures], revision)
         return failures
 

@@ -1,249 +1,100 @@
-"""The life of served versions: staged, loaded, proven, answering, drained, unloaded, brought back.
+"""What serving is, whoever brings versions to Triton; and which of the two ways the settings ask for.
 
-Knows Triton and the staged repository; knows nothing about where routes come from. One lock serialises
-everything that changes what Triton holds; `pick` never waits.
+Knows what routing and answering need; how versions come to serve is `local_serving`'s and `pool_serving`'s.
 """
 
-import asyncio
 import random
-from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-import structlog
-from grpc_health.v1 import health
+from grpc_health.v1 import health as health_v1
 
 from conch.v1 import models_pb2
 from services.errors import ServiceError
-from services.gateway.loading import Loader
+from services.gateway.crew import NoServer
+from services.gateway.local_serving import LocalServing
+from services.gateway.metrics import Metrics
+from services.gateway.pool_serving import PoolServing
 from services.gateway.served import ServedVersion
 from services.gateway.settings import GatewaySettings
-from services.gateway.table import FAILED, LOADING, SERVING, Entry, Key, Table, about, named
-from services.gateway.triton import Triton
-from services.gateway.warming import VersionMetrics, Warming
+from services.gateway.table import Key, State
 
-__all__ = ["ServedVersion", "Serving", "ServingMetrics"]
-
-log = structlog.get_logger(__name__)
-
-_LIVENESS_SECONDS = 1.0
-_CONFIRM_SECONDS = 0.2
-_RETRY_FAILED_SECONDS = 60.0
-_MAX_BACKOFF_SECONDS = 2.0
+__all__ = ["ServedVersion", "Serving", "serving"]
 
 
-class ServingMetrics(VersionMetrics, Protocol):
-    """What serving counts."""
-
-    def route_fell_back(self, model: str, version: int) -> None:
-        """A call drawn for a version that does not serve went to the rest of its route."""
-
-
-class Serving:
+class Serving(Protocol):
     """Which versions answer here, and how they come to."""
 
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        triton: Triton,
-        *,
-        health: health.aio.HealthServicer,
-        metrics: ServingMetrics | None = None,
-        chance: random.Random | None = None,
-        grace_seconds: float = 2.0,
-    ) -> None:
-        """`grace_seconds` pass between a route's shift and the end of what it left behind.
-
-        In that time calls that were given the old version still reach it, and a roll-back finds it loaded.
-        """
-        self._triton = triton
-        self._grace_seconds, self._stream_drain_seconds = grace_seconds, settings.stream_drain_seconds
-        on_fallback = metrics.route_fell_back if metrics else lambda model, version: None
-        self._table = Table(health, chance or random.Random(), on_fallback)
-        self._lock = asyncio.Lock()
-        self._suspicion = asyncio.Event()
-        self._loader = Loader(settings, triton)
-        self._warming = Warming(settings, triton, metrics, on_lost=self._suspicion.set)
-        self._tasks: set[asyncio.Task[None]] = set()
-        # Reads go straight to the table: every call picks.
-        self.pick = self._table.pick
-        self.route = self._table.route
-        self.routes = self._table.routes
-        self.state = self._table.state
-
     async def start(self) -> None:
-        """Watches Triton from now on: what it loses is brought back as long as it is routed."""
-        self._spawn(self._watch())
+        """Watches servers from now on."""
 
     async def close(self) -> None:
-        """Stops watching and drains. Triton keeps what it holds."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(e.served.close() for e in self._table.entries.values() if e.served))
+        """Watches no more and drains. Triton keeps what it holds."""
 
-    async def prepare(self, routes: Sequence[models_pb2.Route]) -> dict[str, ServiceError]:
+    async def prepare(
+        self, routes: Sequence[models_pb2.Route], *, wait: bool = True
+    ) -> dict[str, ServiceError]:
         """Brings the versions of `routes` up beside those that serve; returns the failures by model.
 
-        Nothing is shifted. What came up for a model that failed is taken down again.
+        Nothing is shifted. `wait`: somebody waits for the outcome; else what takes long is a failure that
+        is retryable, goes on in the background, and `has_moved` tells when to ask again.
         """
-        wanted = [(route.model, v.version) for route in routes for v in route.versions]
-        async with self._lock:
-            self._keep(wanted)
-            keys = [key for key in wanted if self._table.state(key)[0] != SERVING]
-            try:
-                failures = await self._bring_up(keys)
-            except BaseException:
-                self._leave(wanted)
-                raise
-            self._leave([key for key in wanted if key[0] in {model for model, _ in failures}])
-            await self._settle({model for model, _ in failures})
-        return {model: error for (model, _), error in reversed(failures.items())}
 
     async def shift(self, routes: Iterable[models_pb2.Route], *, drop: Iterable[str] = ()) -> None:
         """Sends calls along `routes` from now on, and none to the models in `drop`.
 
         A version that was not prepared is LOADING and comes up in the background.
         """
-        for model in drop:
-            self._table.drop(model)
-        for route in routes:
-            self._keep((route.model, v.version) for v in route.versions)
-            self._table.hold(route)
-        self._leave(self._table.keys(LOADING, SERVING, FAILED, held=False))
-        if self._table.keys(LOADING, held=True):
-            self._suspicion.set()
-        await self._table.publish()
 
-    async def _watch(self) -> None:
-        backoff = 0.0
-        while True:
-            self._suspicion.clear()
-            backoff = 0.0 if await self._look_safely() else min(_MAX_BACKOFF_SECONDS, 2 * backoff or 0.1)
-            if backoff:
-                log.info("triton.awaited", retry_seconds=backoff)
-                await asyncio.sleep(backoff)
-                continue
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._suspicion.wait(), _LIVENESS_SECONDS)
+    def has_moved(self) -> bool:
+        """Returns whether a failure of `prepare` may be none any more, since this was last asked."""
 
-    async def _look_safely(self) -> bool:
-        try:
-            return await self._look()
-        except Exception:
-            # A bug must not end the watch: nothing would ever be brought back.
-            log.exception("serving.crashed")
-            return False
+    def pick(self, model: str, version: int) -> ServedVersion:
+        """Returns who answers a call; `version` 0 = the route's weights decide.
 
-    async def _look(self) -> bool:
-        """Marks what Triton lost and brings it back; returns whether all that is routed was tried."""
-        async with self._lock:
-            lost = await self._lost()
-            if lost:
-                log.warning("triton.lost", versions=[named(key) for key in lost])
-                for key in lost:
-                    self._forget(key)
-                await self._table.publish()
-            # What failed may be cured: Triton came back empty, or a minute passed.
-            retried = self._table.failed(older_than_seconds=0 if lost else _RETRY_FAILED_SECONDS)
-            keys = self._table.keys(LOADING, held=True) + retried
-            if not keys:
-                return True
-            if not await self._triton.ready():
-                return False
-            failures = await self._bring_up(keys)
-            await self._settle({model for model, _ in failures})
-        return not any(error.retryable for error in failures.values())
+        Raises NotFound with the known names, BackendUnavailable while nobody can answer, NoServer if
+        somebody soon may.
+        """
 
-    async def _lost(self) -> list[Key]:
-        """Returns the versions that Triton does not hold any more, asked twice: busy is not gone."""
-        lost = self._table.served()
-        for pause in (0.0, _CONFIRM_SECONDS):
-            if lost:
-                await asyncio.sleep(pause)
-                lost = [key for key in lost if not await self._triton.model_ready(*key)]
-        return lost
+    async def pick_later(
+        self, lack: NoServer, model: str, version: int, *, num_tokens: int, deadline: float
+    ) -> ServedVersion:
+        """Returns who answers a call that nobody could take, as soon as there is somebody.
 
-    def _forget(self, key: Key) -> None:
-        entry = self._table.entries.pop(key)
-        if entry.retiring:
-            entry.retiring.cancel()
-        if entry.served:
-            self._spawn(entry.served.close())
-        if self._table.is_held(key):
-            self._table.entries[key] = Entry()
+        Raises `lack` if that is not worth waiting for, DeadlineExceeded, Overloaded, and what `pick` raises.
+        """
 
-    async def _bring_up(self, keys: Sequence[Key]) -> dict[Key, ServiceError]:
-        """Stages, loads and proves `keys` beside what Triton holds; returns the failures."""
-        if not keys:
-            return {}
-        for key in keys:
-            self._table.entries[key] = Entry()
-        await self._table.publish()
-        versions, failures = await self._loader.load(keys, beside=self._table.served())
-        for version in versions:
-            key = (version.model, version.version)
-            try:
-                served = await self._warming.bring_up(version)
-            except ServiceError as error:
-                failures[key] = error
-            else:
-                self._table.entries[key] = Entry(SERVING, served=served)
-        failures = {key: about(key, error) for key, error in failures.items()}
-        for key, failure in failures.items():
-            self._fail(key, failure)
-        await self._table.publish()
-        return failures
+    def shadow(self, model: str, answered: int) -> ServedVersion | None:
+        """Returns who gets a copy of a call that version `answered` has a share of, None if nobody."""
 
-    def _fail(self, key: Key, error: ServiceError) -> None:
-        log.warning("version.failed", model=key[0], version=key[1], reason=error.reason, error=error.message)
-        if not error.retryable:
-            self._table.entries[key] = Entry(FAILED, error.message)
+    def route(self, model: str) -> models_pb2.Route | None:
+        """Returns the route that holds, None if the model is not routed."""
 
-    def _keep(self, keys: Iterable[Key]) -> None:
-        """Stops the end of versions that are wanted again, if it has not begun."""
-        for key in keys:
-            entry = self._table.entries.get(key)
-            if entry and entry.retiring:
-                entry.retiring.cancel()
-                entry.retiring = None
+    def routes(self) -> models_pb2.Routes:
+        """Returns all routes that hold, by model."""
 
-    def _leave(self, keys: Iterable[Key]) -> None:
-        """Begins the end of those of `keys` that no route names; what failed stays known as FAILED."""
-        for key in keys:
-            entry = self._table.entries.get(key)
-            if entry is None or self._table.is_held(key) or entry.retiring:
-                continue
-            if entry.served:
-                entry.retiring = self._spawn(self._retire(key, entry, entry.served))
-            elif entry.state == LOADING:
-                del self._table.entries[key]
+    def state(self, key: Key) -> tuple[State, str]:
+        """Returns a version's state and, if it failed, why."""
 
-    async def _retire(self, key: Key, entry: Entry, served: ServedVersion) -> None:
-        await asyncio.sleep(self._grace_seconds)
-        await served.settle(self._stream_drain_seconds)
-        async with self._lock:
-            if self._table.entries.get(key) is not entry:
-                return  # Triton lost it meanwhile
-            # From here on there is no way back: whoever wants the version again brings it up anew.
-            del self._table.entries[key]
-            await served.close()
-            await self._settle({key[0]})
-            await self._table.publish()
-        log.info("version.drained", model=key[0], version=key[1])
+    def settled(self) -> bool:
+        """Returns whether every version with a share answers, failed, or cannot come yet."""
 
-    async def _settle(self, models: set[str]) -> None:
-        """Makes staged repository and Triton hold of `models` what serves and nothing else."""
-        if not models:
-            return
-        try:
-            await self._loader.settle(models, self._table.served())
-        except ServiceError as error:
-            # It serves all the same; the next change settles this, too.
-            log.warning("triton.unsettled", models=sorted(models), error=error.message)
+    async def moved(self) -> None:
+        """Returns when a version's state may have changed, after some time at the latest."""
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+
+def serving(
+    settings: GatewaySettings,
+    *,
+    health: health_v1.aio.HealthServicer,
+    metrics: Metrics,
+    chance: random.Random | None = None,
+    grace_seconds: float = 2.0,
+) -> Serving:
+    """Returns what serves as the settings say.
+
+    `grace_seconds` pass between a route's shift and the end of what it left behind. In that time calls
+    that were given the old version still reach it, and a roll-back finds it loaded.
+    """
+    kind = PoolServing if settings.staged_by == "pool" else LocalServing
+    return kind(settings, health=health, metrics=metrics, chance=chance, grace_seconds=grace_seconds)

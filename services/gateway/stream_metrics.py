@@ -43,6 +43,13 @@ class StreamMetrics:
         labels = (model, str(version))
         return StreamGauges(self._inflight.labels(*labels), self._waiting.labels(*labels))
 
+    def forget(self, labels: dict[str, str]) -> None:
+        """Removes all series with these labels."""
+        self.seconds.remove(**labels)
+        for series in (self.pieces, self.tokens, self._inflight, self._waiting):
+            series.remove_by_labels(labels)
+        self.of.cache_clear()
+
     def _series(self, rpc: str, model: str, version: int) -> "StreamSeries":
         return StreamSeries(self, rpc, model, str(version))
 

@@ -13,9 +13,20 @@ from typing import Any, Protocol, cast
 from google.protobuf.message import Message
 
 from conch.v1 import inference_pb2
-from services.gateway.arrival import AnyRequest, Caller, Picks, deadline_of, pick, rpc_of, set_seconds
+from services.gateway.arrival import (
+    AnyRequest,
+    Caller,
+    Picks,
+    deadline_of,
+    pick,
+    pick_later,
+    rpc_of,
+    set_seconds,
+)
+from services.gateway.crew import NoServer
 from services.gateway.limits import check_texts, check_total
 from services.gateway.metrics import Metrics
+from services.gateway.pool_metrics import PoolQueue
 from services.gateway.served import ServedVersion
 from services.gateway.settings import GatewaySettings
 from services.gateway.stream_metrics import StreamSeries
@@ -42,11 +53,28 @@ class Streaming:
             default_seconds=self._settings.stream_deadline_seconds,
             reserve_seconds=self._settings.deadline_reserve_seconds,
         )
-        served = pick(self._serving, request)
+        had_seconds = deadline - asyncio.get_running_loop().time()
+        try:
+            served = pick(self._serving, request)
+        except NoServer as lack:
+            served = await pick_later(self._serving, request, lack, deadline)
+        while True:
+            queue = self._metrics.pools.queue(served.pool)
+            progress = _Progress(started, served.served_by, self._series(name, served), queue, had_seconds)
+            try:
+                async with aclosing(self._stream(name, request, served, deadline, progress)) as responses:
+                    async for response in responses:
+                        yield response
+                return
+            except NoServer as lack:  # nobody began on it
+                served = await pick_later(self._serving, request, lack, deadline)
+
+    async def _stream(
+        self, name: str, request: AnyRequest, served: ServedVersion, deadline: float, progress: "_Progress"
+    ) -> AsyncGenerator[Any, None]:
         with self._failures(name, served):
             rpc: StreamRpc[Any, Any] = rpc_of(name, served)
             assert served.streams, "versions whose task has stream rpcs answer in streams"
-            progress = _Progress(started, served.served_by, self._series(name, served))
             prompt = await self._prompt(rpc, request, served)
             async with served.streams.turn(deadline=deadline):
                 progress.has_its_turn()
@@ -90,14 +118,24 @@ class StreamResponse(Protocol):
 class _Progress:
     """One stream as far as it has come: what its responses say of it, and what is counted."""
 
-    def __init__(self, started: float, served_by: inference_pb2.ServedBy, series: StreamSeries) -> None:
+    def __init__(
+        self,
+        started: float,
+        served_by: inference_pb2.ServedBy,
+        series: StreamSeries,
+        queue: PoolQueue,
+        had_seconds: float,
+    ) -> None:
         self._started, self._served_by, self._series = started, served_by, series
+        self._queue, self._had_seconds = queue, had_seconds
         self._first_piece_seconds = 0.0
         self._num_tokens = 0
 
     def has_its_turn(self) -> None:
         """Notes that the wait for a turn is over."""
-        self._series.queued(time.perf_counter() - self._started)
+        seconds = time.perf_counter() - self._started
+        self._series.queued(seconds)
+        self._queue.waited(seconds, had_seconds=self._had_seconds)
 
     def told(self, response: StreamResponse, piece: Piece) -> StreamResponse:
         """Returns `response` with who answers and where the time went, where that is to be said."""

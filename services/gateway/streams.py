@@ -22,7 +22,7 @@ _LEAST_RETRY_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """Streams under way at once, and streams that may wait."""
+    """Streams under way at once at each server, and streams that may wait."""
 
     max_streams: int = 32
     queue_streams: int = 128
@@ -62,6 +62,7 @@ class Streams:
         self.write = writer.write
         self._writer = writer
         self._limits = limits
+        self._max_streams = limits.max_streams
         self._subject = subject
         self._loop = asyncio.get_running_loop()
         self._num_inflight = 0
@@ -89,6 +90,11 @@ class Streams:
             self._mean_seconds = _MEMORY * self._mean_seconds + (1 - _MEMORY) * seconds
             self._leave()
 
+    def spread(self, num_servers: int) -> None:
+        """Lets as many streams be under way from now on as `num_servers` may write."""
+        self._max_streams = num_servers * self._limits.max_streams
+        self._fill()
+
     async def until_idle(self) -> None:
         """Returns once no stream is under way."""
         await self._idle.wait()
@@ -104,7 +110,7 @@ class Streams:
     async def _enter(self, deadline: float | None) -> None:
         if self._closing:
             raise self._unloading()
-        if self._num_inflight < self._limits.max_streams:
+        if self._num_inflight < self._max_streams:
             self._begin()
             return
         if len(self._waiting) >= self._limits.queue_streams:
@@ -138,20 +144,22 @@ class Streams:
 
     def _leave(self) -> None:
         self._num_inflight -= 1
-        while self._waiting and not self._closing:
+        self._fill()
+        if not self._num_inflight:
+            self._idle.set()
+
+    def _fill(self) -> None:
+        while self._waiting and not self._closing and self._num_inflight < self._max_streams:
             future = self._waiting.popleft()
             if not future.done():  # done: given up just now, by one who has not run since
                 self._begin()
                 future.set_result(None)
-                break
-        if not self._num_inflight:
-            self._idle.set()
 
     def _unloading(self) -> BackendUnavailable:
         return BackendUnavailable(f"{self._subject} is being unloaded", reason="VERSION_UNLOADING")
 
     def _overloaded(self) -> Overloaded:
-        seconds = self._mean_seconds / self._limits.max_streams
+        seconds = self._mean_seconds / self._max_streams
         return Overloaded(
             f"{len(self._waiting)} streams wait for {self._subject}, {self._limits.queue_streams} may",
             reason="QUEUE_FULL",

@@ -25,6 +25,7 @@ _DATATYPES = {"int64": "INT64", "float32": "FP32"}
 _DTYPES = {"FP32": np.float32, "FP16": np.float16, "FP64": np.float64, "INT64": np.int64, "INT32": np.int32}
 _READY_SECONDS = 5.0
 _COLD_SECONDS = 10.0
+_LOOK_SECONDS = 3.0
 _LOAD_SECONDS = 300.0
 # No keepalive pings: Triton, like every gRPC server, drops a client that pings more often than once in
 # five minutes without data, and a call that hangs has its deadline anyway.
@@ -141,6 +142,15 @@ class Triton:
         """Returns a RepositoryIndexResponse: which versions are loaded, and why others are not."""
         request = service_pb2.RepositoryIndexRequest()
         return await self._cold(self._stub.RepositoryIndex(request, timeout=_COLD_SECONDS), "")
+
+    async def holdings(self) -> frozenset[tuple[str, int]]:
+        """Returns the versions that are ready to answer. Raises ServiceError if it does not say."""
+        request = service_pb2.RepositoryIndexRequest(ready=True)
+        call = self._stub.RepositoryIndex(request, timeout=_LOOK_SECONDS)
+        index = await self._cold(call, "its index")
+        return frozenset(
+            (m.name, int(m.version)) for m in index.models if m.state == "READY" and m.version.isdecimal()
+        )
 
     async def close(self) -> None:
         """Closes the connection; calls under way are cancelled."""

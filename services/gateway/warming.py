@@ -1,32 +1,30 @@
-"""Brings one staged version of a loaded model up: reads what Triton says of it, warms it, proves it.
+"""Brings one version up at one server: reads what Triton says of it, warms it, proves it.
 
-Knows Triton's metadata and a version's files; knows nothing about routes, shares or other versions.
+Knows Triton's metadata and a version's dossier; knows nothing about routes, shares or other versions.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import structlog
 
-from conch.v1 import inference_pb2, job_pb2, models_pb2
+from conch.v1 import inference_pb2, job_pb2
 from services.errors import BackendUnavailable, NotFound, NotReady, ServiceError
 from services.gateway import proving
 from services.gateway.batching import Batcher, BatchLimits, BatchObserver, Infer
+from services.gateway.crew import Crew, Place
+from services.gateway.dossier import Dossier
 from services.gateway.served import ServedVersion
+from services.gateway.servers import Server
 from services.gateway.settings import GatewaySettings
 from services.gateway.shapes import Shapes
 from services.gateway.streams import StreamLimits, StreamObserver, Streams
-from services.gateway.triton import Triton
-from services.gateway.triton_streams import INPUTS, OUTPUTS, TritonWriter
-from services.repository import certificates
-from services.targets import runtime_name, runtime_of
-from services.tasks import Architecture, Facts, Task, find_task
-from services.tasks.encoding import Encoder
-from services.tasks.tensors import Array
+from services.gateway.triton_streams import INPUTS, OUTPUTS
+from services.targets import runtime_name
+from services.tasks import Architecture, Facts
 
 log = structlog.get_logger(__name__)
 
@@ -45,131 +43,75 @@ class VersionMetrics(Protocol):
 
 @dataclass(frozen=True)
 class Warming:
-    """What every version's way up needs; `on_lost` hears of each call that Triton did not answer."""
+    """What every version's way up needs."""
 
     settings: GatewaySettings
-    triton: Triton
     metrics: VersionMetrics | None
-    on_lost: Callable[[], None]
 
-    async def bring_up(self, version: models_pb2.Version) -> ServedVersion:
-        """Returns a version that Triton has loaded, once it is warm and proven.
+    def served(self, dossier: Dossier, *, pool: str = "") -> ServedVersion:
+        """Returns a version that answers as soon as a place joins its crew."""
+        crew = Crew(dossier.name, pool=pool)
+        is_decoder = dossier.task.architecture is Architecture.DECODER
+        served = ServedVersion(
+            version=dossier.version,
+            task=dossier.task,
+            facts=Facts.of(dossier.version.manifest.checkpoint),
+            encoder=dossier.encoder,
+            served_by=_served_by(
+                dossier, dossier.forms[0].runtime, dossier.verdicts[dossier.forms[0].backend]
+            ),
+            crew=crew,
+            pool=pool,
+            batcher=None if is_decoder else self._batcher(dossier, crew.infer, with_metrics=True),
+            streams=self._streams(dossier, crew) if is_decoder else None,
+        )
+        crew.on_size = served.spread
+        return served
 
-        Raises NotReady with a sentence if it cannot serve, BackendUnavailable if Triton is gone.
+    async def prove(self, dossier: Dossier, server: Server, warm: bool) -> Place:
+        """Returns the place that a version has at a server, once it is proven there, if `warm` warmed before.
+
+        Raises NotReady with a sentence if it answers wrong there, BackendUnavailable if Triton is gone.
         """
-        verdict = await asyncio.to_thread(self._verdict, version)
-        task = find_task(version.manifest.checkpoint.task)
-        folder = self.settings.resolved_staged() / version.model / str(version.version)
-        encoder = await asyncio.to_thread(_read_encoder, folder, version)
         try:
-            runtime = await self._runtime(version, task)
-            batcher, streams = await self._ways(version, task, encoder, runtime)
+            place, verdict = await self._place(dossier, server)
         except NotFound as error:
             raise BackendUnavailable(
                 "Triton lost it while it came up", reason="TRITON_UNAVAILABLE"
             ) from error
-        served = ServedVersion(
-            version=version,
-            task=task,
-            facts=Facts.of(version.manifest.checkpoint),
-            encoder=encoder,
-            served_by=_served_by(version, verdict, runtime),
-            batcher=batcher,
-            streams=streams,
-        )
-        await self._prove(served, folder, verdict)
-        return served
-
-    def _verdict(self, version: models_pb2.Version) -> job_pb2.Verdict | None:
-        try:
-            return certificates.check(version, self.settings.runtime)
-        except NotReady:
-            if f"{version.model}@{version.version}" in self.settings.allow_uncertified:
-                return None
-            raise
-
-    async def _runtime(self, version: models_pb2.Version, task: Task) -> job_pb2.Runtime.ValueType:
-        form = task.form_in(runtime_of(self.settings.runtime))
-        config = await self.triton.model_config(version.model, version.version)
-        name = config.backend or config.platform.removesuffix("_onnx")
-        if form is None or name != form.backend:
-            raise NotReady(
-                f"Triton runs it with {name or 'no known backend'}, this gateway expects "
-                f"{form.backend if form else self.settings.runtime}: start both with the same CONCH_RUNTIME",
-                reason="OTHER_RUNTIME",
-            )
-        return form.runtime
-
-    async def _ways(
-        self, version: models_pb2.Version, task: Task, encoder: Encoder, runtime: job_pb2.Runtime.ValueType
-    ) -> tuple[Batcher | None, Streams | None]:
-        if task.architecture is Architecture.DECODER:
-            return None, await self._streams(version)
-        return self._batcher(version, await self._infer(version, task), encoder, runtime), None
-
-    async def _streams(self, version: models_pb2.Version) -> Streams:
-        model, number = version.model, version.version
-        metadata = await self.triton.metadata(model, number)
-        _taken(INPUTS, [t.name for t in metadata.inputs], "does not take the inputs")
-        _taken(OUTPUTS, [t.name for t in metadata.outputs], "does not give the outputs")
-        return Streams(
-            TritonWriter(self.triton, model, number, self.on_lost),
-            limits=StreamLimits.of(self.settings),
-            subject=f"{model}@{number}",
-            observe=self.metrics.stream_gauges(model, number) if self.metrics else None,
-        )
-
-    async def _infer(self, version: models_pb2.Version, task: Task) -> Infer:
-        metadata = await self.triton.metadata(version.model, version.version)
-        taken = _taken(
-            [t.name for t in metadata.inputs], [s.name for s in task.inputs], "asks for the inputs"
-        )
-        outputs = [spec.name for spec in task.outputs]
-        _taken(outputs, [t.name for t in metadata.outputs], "does not give the outputs")
-
-        async def infer(inputs: Mapping[str, Array], seconds: float | None) -> Mapping[str, Array]:
-            wanted = {name: inputs[name] for name in taken}
-            try:
-                return await self.triton.infer(
-                    version.model, version.version, wanted, outputs, timeout_seconds=seconds
-                )
-            except BackendUnavailable:
-                self.on_lost()
-                raise
-
-        return infer
-
-    def _batcher(
-        self,
-        version: models_pb2.Version,
-        infer: Infer,
-        encoder: Encoder,
-        runtime: job_pb2.Runtime.ValueType,
-    ) -> Batcher:
-        return Batcher(
-            infer,
-            shapes=Shapes.of(self.settings, runtime_name(runtime), encoder.max_length),
-            limits=BatchLimits.of(self.settings),
-            pad_id=encoder.pad_id,
-            subject=f"{version.model}@{version.version}",
-            observe=self.metrics.batches(version.model, version.version) if self.metrics else None,
-        )
-
-    async def _prove(self, served: ServedVersion, folder: Path, verdict: job_pb2.Verdict | None) -> None:
         started = time.monotonic()
-        golden = await asyncio.to_thread(proving.read_golden, folder)
+        figures = await self._proof(dossier, place, verdict, warm=warm)
+        log.info(
+            "version.proven",
+            model=dossier.version.model,
+            version=dossier.version.version,
+            server=server.address,
+            seconds=round(time.monotonic() - started, 3),
+            **{name: round(value, 6) for name, value in figures.items()},
+        )
+        return place
+
+    async def _place(self, dossier: Dossier, server: Server) -> tuple[Place, job_pb2.Verdict | None]:
+        model, number = dossier.key
+        form, verdict = dossier.form_run_by(await server.triton.model_config(model, number))
+        metadata = await server.triton.metadata(model, number)
+        takes, gives = [t.name for t in metadata.inputs], [t.name for t in metadata.outputs]
+        served_by = _served_by(dossier, form.runtime, verdict)
+        if dossier.task.architecture is Architecture.DECODER:
+            _taken(INPUTS, takes, "does not take the inputs")
+            _taken(OUTPUTS, gives, "does not give the outputs")
+            return Place(server, served_by, INPUTS, OUTPUTS), verdict
+        outputs = [spec.name for spec in dossier.task.outputs]
+        _taken(outputs, gives, "does not give the outputs")
+        taken = _taken(takes, [s.name for s in dossier.task.inputs], "asks for the inputs")
+        return Place(server, served_by, taken, outputs), verdict
+
+    async def _proof(
+        self, dossier: Dossier, place: Place, verdict: job_pb2.Verdict | None, *, warm: bool
+    ) -> dict[str, float]:
         try:
             async with asyncio.timeout(_PROOF_SECONDS):
-                figures = await self._figures(served, golden, verdict)
-            seconds = round(time.monotonic() - started, 3)
-            facts = {name: round(value, 6) for name, value in figures.items()}
-            log.info(
-                "version.proven",
-                model=served.version.model,
-                version=served.version.version,
-                seconds=seconds,
-                **facts,
-            )
+                return await self._figures(dossier, place, verdict, warm=warm)
         except ServiceError:
             raise
         except TimeoutError as error:
@@ -184,39 +126,56 @@ class Warming:
             ) from error
 
     async def _figures(
-        self,
-        served: ServedVersion,
-        golden: Sequence[models_pb2.GoldenExample],
-        verdict: job_pb2.Verdict | None,
+        self, dossier: Dossier, place: Place, verdict: job_pb2.Verdict | None, *, warm: bool
     ) -> dict[str, float]:
-        task, encoder = served.task, served.encoder
-        if served.streams:
-            return await proving.prove_texts(golden, task=task, streams=served.streams, verdict=verdict)
-        assert served.batcher, "what has no streams has a batcher"
-        parameters = served.task.warming_parameters(served.facts)
-        await served.batcher.warm(self.settings.warm_seconds, parameters=parameters)
+        task, golden = dossier.task, dossier.golden
+        if task.architecture is Architecture.DECODER:
+            crew = Crew(dossier.name)
+            crew.join(place)
+            streams = Streams(crew, limits=StreamLimits.of(self.settings), subject=dossier.name)
+            return await proving.prove_texts(golden, task=task, streams=streams, verdict=verdict)
+        facts = Facts.of(dossier.version.manifest.checkpoint)
+        # Not the version's own batcher: what it answers must come from this server alone.
+        batcher = self._batcher(dossier, place.infer, with_metrics=False)
+        if warm:
+            await batcher.warm(self.settings.warm_seconds, parameters=task.warming_parameters(facts))
         return await proving.prove(
-            golden, task=task, facts=served.facts, encoder=encoder, batcher=served.batcher, verdict=verdict
+            golden, task=task, facts=facts, encoder=dossier.encoder, batcher=batcher, verdict=verdict
+        )
+
+    def _batcher(self, dossier: Dossier, infer: Infer, *, with_metrics: bool) -> Batcher:
+        runtime = runtime_name(dossier.forms[0].runtime)
+        return Batcher(
+            infer,
+            shapes=Shapes.of(self.settings, runtime, dossier.encoder.max_length),
+            limits=BatchLimits.of(self.settings),
+            pad_id=dossier.encoder.pad_id,
+            subject=dossier.name,
+            observe=self.metrics.batches(*dossier.key) if self.metrics and with_metrics else None,
+        )
+
+    def _streams(self, dossier: Dossier, crew: Crew) -> Streams:
+        return Streams(
+            crew,
+            limits=StreamLimits.of(self.settings),
+            subject=dossier.name,
+            observe=self.metrics.stream_gauges(*dossier.key) if self.metrics else None,
         )
 
 
-def _read_encoder(folder: Path, version: models_pb2.Version) -> Encoder:
-    try:
-        return Encoder.from_file(folder / "tokenizer.json", version.manifest.checkpoint.max_length)
-    except Exception as error:  # tokenizers raises bare Exception for a bad file
-        raise NotReady(f"its tokenizer.json cannot be read: {error}", reason="ARTIFACT_DAMAGED") from error
-
-
 def _served_by(
-    version: models_pb2.Version, verdict: job_pb2.Verdict | None, runtime: job_pb2.Runtime.ValueType
+    dossier: Dossier, runtime: job_pb2.Runtime.ValueType, verdict: job_pb2.Verdict | NotReady | None
 ) -> inference_pb2.ServedBy:
+    certified = isinstance(verdict, job_pb2.Verdict)
     return inference_pb2.ServedBy(
-        model=version.model,
-        version=version.version,
-        artifact_digest=version.digest,
-        precision=verdict.precision if verdict else job_pb2.PRECISION_UNSPECIFIED,
+        model=dossier.version.model,
+        version=dossier.version.version,
+        artifact_digest=dossier.version.digest,
+        precision=verdict.precision
+        if isinstance(verdict, job_pb2.Verdict)
+        else job_pb2.PRECISION_UNSPECIFIED,
         runtime=runtime,
-        uncertified=verdict is None,
+        uncertified=not certified,
     )
 
 

@@ -14,16 +14,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from conch.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
 from services import server
 from services.gateway.answering import Answering
-from services.gateway.ledger import LedgerFile
 from services.gateway.metrics import Metrics
 from services.gateway.model_servicer import ModelServicer
-from services.gateway.routes import RoutesFile
+from services.gateway.places import Places
+from services.gateway.readiness import Readiness
 from services.gateway.routing import Routing
 from services.gateway.servicer import inference_servicer
-from services.gateway.serving import Serving
+from services.gateway.serving import Serving, serving
 from services.gateway.settings import GatewaySettings
 from services.gateway.streaming import Streaming
-from services.gateway.triton import Triton
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -85,38 +84,39 @@ async def gateway(
         warm_seconds=0,
         **more,
     )
-    metrics, triton = Metrics(), Triton(triton_address)
+    metrics = Metrics()
     ours = server.build([], max_message_bytes=settings.max_message_bytes, observe=metrics.rpc_ended)
-    serving = Serving(
-        settings, triton, health=ours.health, metrics=metrics, chance=chance, grace_seconds=grace_seconds
+    served = serving(
+        settings, health=ours.health, metrics=metrics, chance=chance, grace_seconds=grace_seconds
     )
+    places = Places.of(settings)
     routing = Routing(
-        serving,
-        RoutesFile(settings.resolved_routes()),
-        LedgerFile(settings.resolved_ledger()),
-        pools=settings.pools,
-        readonly=settings.routes_readonly,
+        served, places.routes, places.ledger, pools=settings.pools, readonly=settings.routes_readonly
     )
     models = ModelServicer(routing, repository_uri=settings.resolved_repository_uri())
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(
-        inference_servicer(Answering(serving, settings, metrics), Streaming(serving, settings, metrics)),
+        inference_servicer(Answering(served, settings, metrics), Streaming(served, settings, metrics)),
         ours.grpc,
     )
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, ours.grpc)
-    port = await ours.start("127.0.0.1:0")
+    metrics.watch_routes(lambda: routing.problem)
+    readiness = Readiness(served, ours.health)
+    port = await ours.start("127.0.0.1:0", is_ready=False)
     await routing.start()
+    readiness.start(routing.known.wait)
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=unlimited) as channel:
         yield Stack(
             models_pb2_grpc.ModelServiceStub(channel),
             inference_pb2_grpc.InferenceServiceStub(channel),
             health_pb2_grpc.HealthStub(channel),
-            serving,
+            served,
             routing,
             metrics,
             home,
             channel,
         )
+    readiness.close()
     await ours.drain(1.0)
     await routing.close()
-    await triton.close()
+    await places.close()

@@ -287,7 +287,7 @@ async def test_the_file_stays_readable_for_people(tmp_path: Path, triton: FakeTr
 async def test_a_failed_version_that_was_cured_serves_without_anybodys_help(
     tmp_path: Path, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.gateway.serving._RETRY_FAILED_SECONDS", 0.0)
+    monkeypatch.setattr("services.gateway.local_serving._RETRY_FAILED_SECONDS", 0.0)
     triton.load_failures["sentiment"] = "no memory left"
     write(tmp_path, route(v1=1))
     async with gateway(tmp_path, triton.address) as stack:

@@ -187,8 +187,8 @@ async def test_streams_beyond_those_at_work_wait_and_beyond_those_are_refused(
 ) -> None:
     engine.hold()
     calls = [asyncio.ensure_future(read(generate(stack, f"number {n}"))) for n in range(4)]
-    await until(lambda: gauge(stack, "conch_streams_waiting") == 2)
-    assert gauge(stack, "conch_streams_inflight") == len(engine.asks) == 2
+    await until(lambda: gauge(stack, "conch_streams_waiting") == len(engine.asks) == 2)
+    assert gauge(stack, "conch_streams_inflight") == 2
     code, message, details = await refusal(read(generate(stack)))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert message == "2 streams wait for stories@1, 2 may"

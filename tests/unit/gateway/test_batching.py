@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.errors import BackendUnavailable, DeadlineExceeded, Overloaded
-from services.gateway.batching import Batched, Batcher, BatchLimits
+from services.gateway.batching import Batched, Batcher, BatchLimits, Inferred
 from services.gateway.shapes import Shapes
 from services.tasks.encoding import Tokens
 from services.tasks.tensors import FloatArray, IntArray
@@ -49,13 +49,11 @@ class Backend:
     calls: list[Call] = field(default_factory=list)
     arrived: asyncio.Queue[Call] = field(default_factory=asyncio.Queue)
 
-    async def infer(
-        self, inputs: Mapping[str, IntArray], timeout_seconds: float | None
-    ) -> Mapping[str, FloatArray]:
+    async def infer(self, inputs: Mapping[str, IntArray], timeout_seconds: float | None) -> Inferred:
         call = Call(inputs, timeout_seconds, asyncio.get_running_loop().create_future())
         self.calls.append(call)
         self.arrived.put_nowait(call)
-        return await call.outcome
+        return Inferred(await call.outcome)
 
     async def next(self) -> Call:
         async with asyncio.timeout(5):

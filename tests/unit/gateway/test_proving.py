@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from conch.v1 import job_pb2, models_pb2
 from services.errors import NotReady
 from services.gateway import proving
-from services.gateway.batching import Batcher, BatchLimits
+from services.gateway.batching import Batcher, BatchLimits, Inferred
 from services.gateway.shapes import Shapes
 from services.tasks import Facts, find_task
 from services.tasks.encoding import Tokens
@@ -41,8 +41,8 @@ async def proven(
 ) -> dict[str, float]:
     """Proves a model that gives `answers[i]` for the text "i"."""
 
-    async def infer(inputs: Mapping[str, Any], seconds: float | None) -> Mapping[str, Any]:
-        return {"logits": answers[inputs["input_ids"][:, 0]]}
+    async def infer(inputs: Mapping[str, Any], seconds: float | None) -> Inferred:
+        return Inferred({"logits": answers[inputs["input_ids"][:, 0]]})
 
     shapes = Shapes((8,), (), 2048, 8, 64)
     batcher = Batcher(infer, shapes=shapes, limits=BatchLimits(), pad_id=0, subject="m@1")
