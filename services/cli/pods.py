@@ -3,6 +3,8 @@
 Knows the file that Kubernetes shows as the reason of a container's end; knows nothing about staging.
 """
 
+import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +27,16 @@ def explained(termination_log: Path) -> Iterator[None]:
     except CliError as error:
         explain(termination_log, error.message)
         raise
+
+
+def log_to_stderr() -> None:
+    """Keeps stdout for the result, and what is only of interest to us out of what people read."""
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def explain(termination_log: Path, text: str) -> None:

@@ -36,14 +36,13 @@ def preflight(
 
     Example: conch preflight --routes routes.json --pools pools.json --repository s3://models/repository
     """
-    from services import logs
     from services.repository.settings import PreflightSettings
 
     given: dict[str, Any] = {"routes_file": routes, "repository_uri": repository}
     if pools is not None:
         given["pools"] = _json(pools)
     settings = PreflightSettings(**{k: v for k, v in given.items() if v is not None})
-    logs.configure(service="preflight", level="WARNING")
+    pods.log_to_stderr()
     with pods.explained(settings.termination_log):
         found = _examine(settings)
         problems = [problem for one in found for problem in one.problems]

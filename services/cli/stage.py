@@ -55,7 +55,6 @@ def stage(
 
     Example: conch stage --pool cpu --routes routes.json --staged /staged --runtime openvino
     """
-    from services import logs
     from services.repository.settings import StageSettings
 
     given = {
@@ -68,7 +67,7 @@ def stage(
         "tensorrt_version": tensorrt_version,
     }
     settings = StageSettings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]  # checked by pydantic
-    logs.configure(service="stage", level="WARNING")
+    pods.log_to_stderr()
     with pods.explained(settings.termination_log):
         record = _run(settings)
     output.print_result(record, as_json=as_json, view=_view(record))

@@ -142,9 +142,19 @@ def _pick(version: models_pb2.Version, runtime: str, pool: Pool) -> Pick:
     form = certificates.form_in(version, runtime)
     is_plan = form.runtime == job_pb2.RUNTIME_TENSORRT
     source = plans.find(version, pool.device).path if is_plan else form.file
-    if f"{version.model}@{version.version}" not in pool.allow_uncertified:
+    if f"{version.model}@{version.version}" in pool.allow_uncertified:
+        _check_there(version, source)
+    else:
         certificates.check_file(version, form.runtime, source)
     return Pick(version, form, source)
+
+
+def _check_there(version: models_pb2.Version, source: str) -> None:
+    """Triton loads no version of a model of which one lacks its file."""
+    manifest, _ = storage.read_manifest(version.uri)
+    if source not in {file.path for file in manifest.files}:
+        label = f"{version.model}@{version.version}"
+        raise NotReady(f"{label} has no {source}", reason="FORM_MISSING")
 
 
 def _configs(uri: str, runtime: str, pool: Pool) -> dict[str, bytes]:

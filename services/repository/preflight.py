@@ -3,7 +3,7 @@
 Knows routes, pools and what is published; asks no Triton and brings no file.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from conch.v1 import models_pb2
@@ -47,6 +47,7 @@ def examine(
     if name not in pools:
         return Findings(problems=(_no_pool(route, pools),))
     numbers, facts = routed.numbers_of(route), pools[name]
+    devices = _devices(route.model, numbers, facts, repository_uri)
     choices = [
         choosing.choose(
             route.model,
@@ -54,13 +55,17 @@ def examine(
             Pool(facts.runtime, device, allow_uncertified),
             repository_uri=repository_uri,
         )
-        for device in _devices(route.model, numbers, facts, repository_uri)
+        for device in devices
     ]
     problems = [*_refused(numbers, choices), *_incomplete(choices)]
     if not facts.own_backends:
         problems += _without_backend(name, choices)
-    remarks = [_remark(name, route.model, choice) for choice in choices if facts.runtime == "tensorrt"]
-    return Findings(tuple(problems), tuple(dict.fromkeys(remarks)), tuple(numbers))
+    remarks = (
+        [f"{name}: {line}" for line in _remarks(route.model, devices, choices)]
+        if facts.runtime == "tensorrt"
+        else ()
+    )
+    return Findings(tuple(problems), tuple(remarks), tuple(numbers))
 
 
 def _no_pool(route: models_pb2.Route, pools: Mapping[str, PoolFacts]) -> Problem:
@@ -122,6 +127,9 @@ def _problem(error: ServiceError) -> Problem:
     return Problem(error.message, error.reason, isinstance(error, NotFound))
 
 
-def _remark(pool: str, model: str, choice: Choice) -> str:
-    numbers = ", ".join(str(pick.version.version) for pick in choice.picks) or "nothing"
-    return f"{pool}: {model} {numbers} by {choice.runtime}"
+def _remarks(model: str, devices: list[Device], choices: list[Choice]) -> Iterator[str]:
+    """Yields what serves the model on each kind of device that its plans are for, and what elsewhere."""
+    for device, choice in zip(devices, choices, strict=True):
+        numbers = ", ".join(str(pick.version.version) for pick in choice.picks)
+        where = f" on {device}" if device.compute_capability else " elsewhere" if len(devices) > 1 else ""
+        yield f"{model} {numbers} by {choice.runtime}{where}" if numbers else f"{model} not at all{where}"

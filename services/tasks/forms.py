@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from conch.v1 import job_pb2
 
-
 OWN_BACKENDS = frozenset({"seq2seq", "openvino_generation"})
 """Backends that are Conch's own: Triton's stock image has them only where they were brought along."""
 

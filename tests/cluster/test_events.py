@@ -36,13 +36,13 @@ def test_an_event_is_posted_about_the_pod_and_its_container(events: ApiServer) -
 
 
 def test_a_refused_event_stops_nobody(events: ApiServer) -> None:
-    events.faults.add(Fault(verb="create", status=403))
+    events.faults.add(Fault(verb="create", code=403, reason="Forbidden"))
     post([UNFIT], POD)
     assert events.objects.all("Event") == []
 
 
 def test_an_event_that_was_made_though_its_answer_was_lost_is_not_made_twice(events: ApiServer) -> None:
-    events.faults.add(Fault(verb="create", how="cut"))
+    events.faults.add(Fault(verb="create", how="drop"))
     post([UNFIT], POD)
     assert len(events.objects.all("Event")) == 1
 
