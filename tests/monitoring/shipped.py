@@ -30,7 +30,7 @@ class Selector:
 
 
 def selectors(expression: str) -> set[Selector]:
-    """Returns what an expression reads; all our series begin with conch, Triton's with nv_, the cluster's with kube_."""
+    """Returns what an expression reads: our series (conch), Triton's (nv_) and the cluster's (kube_, up)."""
     return {
         Selector(name, frozenset(_MATCHER.findall(re.sub(r'"[^"]*"', '""', matchers))))
         for name, matchers in _SERIES.findall(expression)
