@@ -6,10 +6,10 @@ export TOKENIZERS_PARALLELISM = false
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo demo-all test check format protos bench bench-generation golden clean
+.PHONY: help setup up demo demo-all test check format protos bench bench-generation bench-autoscaling golden clean
 
 help: ## This page
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Environments and Debian packages; quick when nothing changed
 	@scripts/setup.sh
@@ -46,6 +46,9 @@ bench: setup ## Measure; prints lines `ratio <name> <value>`
 
 bench-generation: setup ## Streams beside transformers' generate; prints lines `ratio <name> <value>`
 	@$(PYTHON) -m benchmarks.generation $(ARGS)
+
+bench-autoscaling: setup ## The chart's autoscaler against simulated traffic, CPU and an oracle; minutes
+	@$(PYTHON) -m benchmarks.autoscaling $(ARGS)
 
 golden: setup ## Refresh tests/golden on purpose; look at the diff before you commit it
 	CONCH_GOLDEN=1 $(PYTHON) -m pytest tests -k golden
