@@ -39,6 +39,8 @@ class Member:
     candidate: Candidate | None = None
     error: ServiceError | None = None
     """Why its files are not here, None while they are or may come."""
+    has_held: bool = False
+    """Whether a route that held ever named it."""
     _task: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -108,7 +108,7 @@ class PoolServing:
             for member in self._members_of(route):
                 self._keep(member)
                 member.start()
-                self._table.entries[member.key] = member.entry
+                self._table.entries[member.key], member.has_held = member.entry, True
             self._table.hold(route)
         for member in list(self._members.values()):
             if not self._is_held(member) and not member.entry.retiring:
@@ -221,8 +221,7 @@ class PoolServing:
 
     async def _retire(self, member: Member) -> None:
         # What never held may be asked for again at the next look at the routes.
-        has_held = self._table.entries.get(member.key) is member.entry
-        await asyncio.sleep(self._grace_seconds if has_held else _UNASKED_SECONDS)
+        await asyncio.sleep(self._grace_seconds if member.has_held else _UNASKED_SECONDS)
         if member.candidate:
             await member.candidate.served.settle(self._settings.stream_drain_seconds)
         # From here on there is no way back: whoever wants the version again brings it up anew.

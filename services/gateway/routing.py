@@ -244,9 +244,11 @@ class Routing:
         return True
 
     def _tell(self, failures: Mapping[str, ServiceError]) -> None:
-        for model, error in failures.items():
-            log.error("route.refused", model=model, reason=error.reason, error=error.message)
-        self._problem = "; ".join(f"{error.message}; the old route holds" for error in failures.values())
+        problem = "; ".join(f"{error.message}; the old route holds" for error in failures.values())
+        if problem != self._problem:
+            for model, error in failures.items():
+                log.error("route.refused", model=model, reason=error.reason, error=error.message)
+        self._problem = problem
 
 
 async def _unbroken(work: Coroutine[Any, Any, Result]) -> Result:
