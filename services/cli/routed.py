@@ -6,10 +6,12 @@ Reads the routes file that the gateway owns, since `conch up` must know it befor
 from typing import TYPE_CHECKING
 
 import grpc
-from google.protobuf import json_format
 
 from conch.v1 import models_pb2, models_pb2_grpc
+from services import routes as values
 from services.cli.stubs import Stubs
+from services.errors import InvalidRequest
+from services.repository.routed import versions_of
 
 if TYPE_CHECKING:
     from services.cli.settings import CliSettings
@@ -20,12 +22,10 @@ _SETTLED = (models_pb2.Version.STATE_SERVING, models_pb2.Version.STATE_FAILED)
 def routed_versions(settings: "CliSettings") -> list[tuple[str, int]]:
     """Returns model and version of whatever the routes file names; none if it is absent or damaged."""
     try:
-        text = settings.resolved_routes().read_text(encoding="utf-8")
-        routes = json_format.Parse(text, models_pb2.Routes()).routes
-    except (OSError, ValueError, json_format.ParseError):
+        return versions_of(values.parse(settings.resolved_routes().read_text(encoding="utf-8")))
+    except (OSError, ValueError, InvalidRequest):
         # The gateway says what is wrong with its file.
         return []
-    return [(route.model, weighted.version) for route in routes for weighted in route.versions]
 
 
 def is_settled(settings: "CliSettings", versions: list[tuple[str, int]]) -> bool:

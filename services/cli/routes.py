@@ -23,6 +23,19 @@ def route(
         list[str] | None,
         typer.Argument(help="version=weight, or one version for all calls. None: show the route."),
     ] = None,
+    shadow: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="VERSION",
+            help="Send this version a copy of each call and throw its answers away: it meets real traffic "
+            "before it has a share of it. Not given: no shadow.",
+            show_default=False,
+        ),
+    ] = None,
+    pool: Annotated[
+        str, typer.Option(metavar="NAME", help="Pool of servers. Not given: the one that holds.")
+    ] = "",
     history: Annotated[bool, typer.Option("--history", help="Show the ledger instead.")] = False,
     reason: Reason = "",
     as_json: AsJson = False,
@@ -37,14 +50,19 @@ def route(
 
       conch route sentiment 4
 
+      conch route sentiment 3=100 --shadow 4 --reason "watch 4 before it answers"
+
       conch route sentiment 3=90 4=10 --reason "canary of 4"
 
       conch route sentiment --history
     """
     stubs = connect()
     if versions:
-        new = models_pb2.Route(model=model, versions=[_weighted(text, versions) for text in versions])
+        weighted = [_weighted(text, versions) for text in versions]
+        new = models_pb2.Route(model=model, versions=weighted, pool=pool, shadow=shadow or 0)
         return print_change(set_route(stubs, new, reason), as_json=as_json)
+    if shadow or pool:
+        raise CliError("--shadow and --pool are of a route: say its versions, too", exit_code=USAGE)
     return _show_history(stubs, model, as_json=as_json) if history else _show(stubs, model, as_json=as_json)
 
 
@@ -106,7 +124,9 @@ def previous_change(changes: Sequence[models_pb2.RouteChange]) -> models_pb2.Rou
 def print_change(change: models_pb2.RouteChange, *, as_json: bool) -> None:
     """Prints the ledger's new line."""
     model = change.after.model
-    line = f"{model}: {views.route(change.before)} -> {views.route(change.after)} (change {change.sequence})"
+    # A cluster's ledger is written in the background, when its API server answers.
+    number = f"change {change.sequence}" if change.sequence else "not in the ledger yet"
+    line = f"{model}: {views.route(change.before)} -> {views.route(change.after)} ({number})"
     output.print_result(change, as_json=as_json, view=line)
 
 

@@ -74,8 +74,9 @@ def _routed(stubs: Stubs, result: conversion_pb2.ConversionResult, run: str) -> 
     wanted = models_pb2.Route(
         model=result.model, versions=[models_pb2.WeightedVersion(version=result.version, weight=100)]
     )
-    if current_route(stubs, result.model) == wanted:
-        return wanted
+    held = current_route(stubs, result.model)
+    if held and list(held.versions) == list(wanted.versions):
+        return held
     output.remark(f"routing {result.model} to version {result.version}: staging, loading, proving")
     return set_route(stubs, wanted, f"shipped by run {run}").after
 

@@ -137,17 +137,25 @@ def _choices(spec: tasks_pb2.TaskSpec) -> str:
 
 
 def route(found: models_pb2.Route) -> str:
-    """Returns `3=90 4=10`, or `none`."""
-    return " ".join(f"{v.version}={v.weight}" for v in found.versions) or "none"
+    """Returns `3=90 4=10 shadow 5 in cpu`, or `none`."""
+    words = [f"{v.version}={v.weight}" for v in found.versions]
+    if not words:
+        return "none"
+    words += [f"shadow {found.shadow}"] if found.shadow else []
+    words += [f"in {found.pool}"] if found.pool else []
+    return " ".join(words)
 
 
 def routes(found: Iterable[models_pb2.Route]) -> RenderableType:
-    """Returns one line a routed version with its share."""
-    lines = table("model", "version", "weight", "share")
+    """Returns one line a routed version with its share, and one for a shadow that is none of them."""
+    lines = table("model", "version", "weight", "share", "pool")
     for one in found:
         total = sum(v.weight for v in one.versions) or 1
         for v in one.versions:
-            lines.add_row(one.model, str(v.version), str(v.weight), f"{v.weight / total:.0%}")
+            share = "shadow" if v.version == one.shadow else f"{v.weight / total:.0%}"
+            lines.add_row(one.model, str(v.version), str(v.weight), share, one.pool)
+        if one.shadow and one.shadow not in [v.version for v in one.versions]:
+            lines.add_row(one.model, str(one.shadow), "", "shadow", one.pool)
     return lines
 
 

@@ -225,7 +225,8 @@ def _dump(recorded: Recorded) -> str:
         model: {"mark": recorded.marks.get(model, 0), "route": json_format.MessageToDict(route)}
         for model, route in recorded.routes.items()
     }
-    return json.dumps({"sequence": recorded.sequence, "place": recorded.place, "models": models})
+    said = {"sequence": recorded.sequence, "place": recorded.place, "models": models}
+    return json.dumps(said, separators=(",", ":"))
 
 
 def _load(text: str) -> Recorded | None:

@@ -12,6 +12,7 @@ from services.cluster.client import connect
 from services.cluster.revisions import patch_of, revision_of
 from services.cluster.routes import RoutesConfigMap
 from services.errors import NotReady
+from tests.cluster import recorded
 from tests.cluster.api_server import ApiServer
 from tests.cluster.faults import Fault, conflict, throttled
 from tests.cluster.gateways import (
@@ -58,6 +59,7 @@ async def test_a_route_set_at_one_gateway_holds_at_all_and_is_told_to_people(
     async with gateways(tmp_path) as stacks:
         await shifted(stacks, 1)
         change = await stacks[0].set_route(route(v2=1), actor="anna", reason="the new one")
+        recorded.check("gateway", api.calls_made())
         assert (change.sequence, change.before, change.after) == (3, route(v1=1), route(v2=1))
         await shifted(stacks, 2)
         assert written(api).routes[1] == route("topic", v1=1)

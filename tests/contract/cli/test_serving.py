@@ -27,6 +27,23 @@ def test_one_version_alone_gets_all_calls(conch: Conch, services: FakeServices) 
     assert [(v.version, v.weight) for v in services.routes["sentiment"].versions] == [(4, 100)]
 
 
+def test_a_shadow_and_a_pool_are_part_of_the_route_and_come_back_with_it(
+    conch: Conch, services: FakeServices
+) -> None:
+    ran = conch("route", "sentiment", "3", "--shadow", "4", "--pool", "cpu")
+    assert ran.stdout == "sentiment: none -> 3=100 shadow 4 in cpu (change 1)\n"
+    shown = conch("route", "sentiment").stdout.splitlines()
+    assert [line.split() for line in shown[1:]] == [
+        ["sentiment", "3", "100", "100%", "cpu"],
+        ["sentiment", "4", "shadow", "cpu"],
+    ]
+    assert "3=100 shadow 4 in cpu -> 4=100" in conch("route", "sentiment", "4").stdout
+    conch("rollback", "sentiment")
+    assert (services.routes["sentiment"].shadow, services.routes["sentiment"].pool) == (4, "cpu")
+    ran = conch("route", "sentiment", "--shadow", "4")
+    assert (ran.code, "say its versions" in ran.stderr) == (2, True)
+
+
 def test_route_shows_one_model_or_all(conch: Conch) -> None:
     conch("route", "sentiment", "3=1", "4=3")
     assert "75%" in conch("route").stdout
