@@ -12,6 +12,7 @@ from services.cli.create import convert, train
 from services.cli.doctor import doctor
 from services.cli.embedding import embed, rank
 from services.cli.preflight import preflight
+from services.cli.prove import prove
 from services.cli.rewriting import summarize, translate
 from services.cli.routes import rollback, route
 from services.cli.ship import ship
@@ -80,4 +81,4 @@ _add_group(
 _add(_SERVING, route, rollback)
 _add_group(_SERVING, "models", models.models, {"list": models.list_models, "show": models.show})
 _add(_ASKING, classify, extract, answer, embed, rank, translate, summarize, generate, chat)
-_add(_PODS, preflight, stage)
+_add(_PODS, preflight, stage, prove)

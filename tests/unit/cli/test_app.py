@@ -40,7 +40,7 @@ def test_every_verb_has_json_and_a_help_with_an_example(
 def test_the_verbs_are_the_ones_promised() -> None:
     promised = (
         "up status down doctor ship train convert jobs watch models route rollback "
-        "classify extract answer embed rank translate summarize generate chat preflight stage"
+        "classify extract answer embed rank translate summarize generate chat preflight stage prove"
     )
     assert {path[0] for path, _ in verbs()} == set(promised.split())
 
