@@ -46,6 +46,21 @@ class Database:
         self._writing = self._engine.execution_options(writes=True)
         self.address = self._engine.url.set(query={}).render_as_string(hide_password=True)
 
+    @property
+    def is_postgresql(self) -> bool:
+        """True for PostgreSQL, False for SQLite."""
+        return self._engine.dialect.name == "postgresql"
+
+    @property
+    def path(self) -> str:
+        """Where an SQLite database lies."""
+        return self._engine.url.database or ":memory:"
+
+    def connect_arguments(self) -> dict[str, Any]:
+        """Returns what the driver's own `connect` takes, password included, for a connection apart."""
+        _, arguments = self._engine.dialect.create_connect_args(self._engine.url)
+        return {**arguments, "connect_timeout": _CONNECT_SECONDS}
+
     def migrate(self) -> None:
         """Brings the tables up to date; safe when two services do so at once. Raises BackendUnavailable."""
         with self._translated(), self._writing.connect() as connection:

@@ -26,8 +26,15 @@ _FIRST_BACKOFF_SECONDS = 0.05
 _LONGEST_BACKOFF_SECONDS = 1.0
 _BEGIN_SECONDS = 10.0
 _STOP_CODES = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
-# A proxy of the machine's own has no business between two processes of it.
-_CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
+# A proxy of the machine's own has no business between two processes of it. A service that is frozen, or whose
+# machine is gone, says nothing: unasked, TCP waits for it for a quarter of an hour, and last words are lost.
+_CHANNEL_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+)
 EXIT_SUPERSEDED = 75
 """Exit code of a worker that was told that another attempt or runner took over, or that its job is gone."""
 

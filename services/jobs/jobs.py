@@ -1,6 +1,6 @@
 """What a job service does for its callers, whatever the kind of job and the transport.
 
-Knows the store, the scheduler and who watches; knows nothing about gRPC or what a spec means.
+Knows the store, the executor and who watches; knows nothing about gRPC or what a spec means.
 """
 
 import asyncio
@@ -15,7 +15,6 @@ from services.jobs.changes import Changes
 from services.jobs.credentials import Caller
 from services.jobs.executor import Executor
 from services.jobs.outcomes import FINAL_STATES
-from services.jobs.scheduler import Scheduler
 from services.jobs.store import NewJob, Store, require_final, same_or_taken
 from services.jobs.tables import Job
 
@@ -26,13 +25,10 @@ _EVENTS_AT_ONCE = 500
 class Jobs:
     """The jobs of one kind."""
 
-    def __init__(
-        self, kind: str, store: Store, scheduler: Scheduler, executor: Executor, changes: Changes
-    ) -> None:
+    def __init__(self, kind: str, store: Store, executor: Executor, changes: Changes) -> None:
         self._kind = kind
         self._store = store
         self._executor = executor
-        self._scheduler = scheduler
         self._changes = changes
 
     def choose_id(self, asked: str) -> str:
@@ -53,7 +49,7 @@ class Jobs:
         if existing is not None:
             return same_or_taken(existing, kind=self._kind, spec=spec)
         job = await asyncio.to_thread(lambda: self._store.create(prepare()))
-        self._scheduler.wake()
+        self._changes.wish()
         return job
 
     async def get(self, job_id: str) -> Job:
@@ -75,7 +71,7 @@ class Jobs:
         """Asks the job to stop. Raises NotFound."""
         job = await asyncio.to_thread(self._store.request_cancel, self._kind, job_id)
         self._changes.ring(job_id)
-        self._scheduler.cancel(job_id)
+        self._changes.wish()
         return job
 
     async def delete(self, job_id: str) -> None:

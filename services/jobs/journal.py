@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from conch.v1 import job_pb2, worker_pb2
+from services.jobs.announcing import announce
 from services.jobs.outcomes import FINAL_STATES, Conclusion
 from services.jobs.tables import Event, Job
 
@@ -78,3 +79,4 @@ def _append(session: Session, job: Job, event: job_pb2.JobEvent, *, worker_seque
             content=event.SerializeToString(),
         )
     )
+    announce(session, job)

@@ -1,6 +1,6 @@
 """Brings jobs to an executor: oldest first, so many at once, woken by events alone.
 
-Knows the store, and what an executor promises; knows nothing about processes, clusters, gRPC, training or
+Knows terms, and what an executor promises; knows nothing about processes, clusters, gRPC, training or
 conversion. The service may be killed between any two lines: what it finds at its next start decides what
 goes on.
 """
@@ -21,8 +21,8 @@ from services.jobs.kinds import Kind
 from services.jobs.outcomes import Death
 from services.jobs.patience import persistently, stored
 from services.jobs.settings import JobSettings
-from services.jobs.store import Store
 from services.jobs.tables import Job
+from services.jobs.term import Term, TermOver
 
 log = structlog.get_logger(__name__)
 
@@ -37,34 +37,57 @@ class _Running:
 
 
 class Scheduler:
-    """The attempts of one kind of job. `start`, then `wake` whenever a job was created."""
+    """The attempts of one kind of job, for one term of leadership."""
 
     def __init__(
-        self, kind: Kind, store: Store, changes: Changes, executor: Executor, settings: JobSettings
+        self, kind: Kind, term: Term, changes: Changes, executor: Executor, settings: JobSettings
     ) -> None:
         self._kind = kind
-        self._store = store
+        self._term = term
         self._changes = changes
         self._executor = executor
         self._settings = settings
         self._running: dict[str, _Running] = {}
         self._wanted = asyncio.Event()
+        self._unwanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._over: TermOver | None = None
 
-    async def start(self) -> None:
-        """Takes on the attempts that outlived an earlier service, then starts those that wait."""
-        running = await stored(self._store.running, self._kind.name)
+    async def run(self) -> None:
+        """Takes on the attempts that outlived an earlier leader, then runs those that wait; until cancelled.
+
+        Lets go of everything at its end; workers run on. Raises TermOver once another replica leads.
+        """
+        try:
+            with self._changes.heeded(self._heed):
+                await self._take_over()
+                self._spawn(self._run_cancels())
+                await self._run_queue()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _take_over(self) -> None:
+        running = await stored(self._term.running)
         for job in running:
             await self._recover(job)
         await persistently(self._executor.sweep, running)
-        self._wanted.set()
-        self._spawn(self._run_queue())
+        self._heed()
 
-    def wake(self) -> None:
-        """Says that a job may be waiting."""
+    def _heed(self) -> None:
+        """Says that a job may be waiting, or one that runs is to be cancelled."""
         self._wanted.set()
+        self._unwanted.set()
 
-    def cancel(self, job_id: str) -> None:
+    async def _run_cancels(self) -> None:
+        while True:
+            await self._unwanted.wait()
+            self._unwanted.clear()
+            for job_id in await stored(self._term.unwanted):
+                self._cancel(job_id)
+
+    def _cancel(self, job_id: str) -> None:
         """Asks the job's worker, if it has one, to wind down; it is ended after the grace."""
         running = self._running.get(job_id)
         if running is None or running.stopping:
@@ -73,18 +96,14 @@ class Scheduler:
         log.info("worker.stopped", job=job_id, grace_seconds=self._settings.cancel_grace_seconds)
         running.attempt.stop(self._settings.cancel_grace_seconds)
 
-    async def close(self) -> None:
-        """Lets go of everything; workers run on."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
     async def _run_queue(self) -> None:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
+            if self._over is not None:
+                raise self._over
             while len(self._running) < self._settings.max_concurrent_jobs:
-                job = await stored(self._store.claim_next, self._kind.name)
+                job = await stored(self._term.claim_next)
                 if job is None:
                     await self._wake_when_due()
                     break
@@ -92,14 +111,14 @@ class Scheduler:
                 await self._launch(job)
 
     async def _wake_when_due(self) -> None:
-        seconds = await stored(self._store.seconds_until_due, self._kind.name)
+        seconds = await stored(self._term.seconds_until_due)
         if seconds is not None:
             asyncio.get_running_loop().call_later(seconds + _CLOCK_SLACK_SECONDS, self._wanted.set)
 
     async def _launch(self, job: Job) -> None:
         order = self._kind.order(job)
         order.job_id, order.attempt, order.token = job.id, job.attempt, credentials.new_token()
-        await stored(self._store.renew_token, job.id, attempt=job.attempt, token=order.token)
+        await stored(self._term.renew_token, job.id, attempt=job.attempt, token=order.token)
         try:
             attempt = await persistently(self._executor.start, job, order)
         except OSError as error:
@@ -126,14 +145,14 @@ class Scheduler:
         # A worker may be gone, and its attempt over, before its name was noted.
         with suppress(NotFound, NotReady):
             job = await stored(
-                self._store.record_worker,
+                self._term.record_worker,
                 job.id,
                 attempt=job.attempt,
                 name=attempt.name,
                 mark=attempt.mark,
             )
             if job.cancel_requested:
-                self.cancel(job.id)
+                self._cancel(job.id)
 
     async def _see_out(self, job: Job, attempt: Attempt) -> None:
         await self._conclude(job, await attempt.ended())
@@ -143,7 +162,7 @@ class Scheduler:
     async def _conclude(self, job: Job, ending: Ending) -> None:
         try:
             job = await stored(
-                self._store.conclude,
+                self._term.conclude,
                 job.id,
                 attempt=job.attempt,
                 reports=ending.reports,
@@ -172,5 +191,9 @@ class Scheduler:
 
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("scheduler.crashed", exc_info=error)
+        error = task.exception() if not task.cancelled() else None
+        if isinstance(error, TermOver):
+            self._over = error
+            self._wanted.set()
+        elif error is not None:
+            log.error("attempt.crashed", exc_info=error)

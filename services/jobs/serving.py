@@ -5,7 +5,8 @@ Knows nothing about what the jobs are. Workers outlive the service.
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 
 import grpc.aio
 import structlog
@@ -13,11 +14,13 @@ import structlog
 from conch.v1 import worker_pb2, worker_pb2_grpc
 from services import server
 from services.errors import ServiceError
+from services.jobs import replicas
 from services.jobs.changes import Changes
 from services.jobs.database import Database
 from services.jobs.executor import MakeExecutor
 from services.jobs.jobs import Jobs
 from services.jobs.kinds import Kind
+from services.jobs.leading import Leading
 from services.jobs.scheduler import Scheduler
 from services.jobs.settings import JobSettings
 from services.jobs.store import Store
@@ -56,18 +59,19 @@ async def serve(
         executor = make_executor(settings, kind, report_to)
     except OSError as error:
         return _refuse(error.strerror or str(error))
-    changes, store = Changes(), Store(database)
-    scheduler = Scheduler(kind, store, changes, executor, settings)
-    jobs = Jobs(kind.name, store, scheduler, executor, changes)
+    changes = Changes()
+    jobs = Jobs(kind.name, Store(database), executor, changes)
     register(jobs, serving.grpc)
     worker_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, changes), serving.grpc)
     # Before anyone can see us serve: a signal from then on drains.
     stop = asyncio.ensure_future(server.stop_signal())
     await asyncio.sleep(0)
     await serving.start(address)
-    await _run(scheduler, stop)
+    leading = Leading(
+        database, kind.name, lambda term: Scheduler(kind, term, changes, executor, settings).run()
+    )
+    await _until(stop, replicas.join(database, kind.name, changes, leading).run())
     changes.close()
-    await scheduler.close()
     await serving.drain(settings.drain_seconds)
     await executor.close()
     database.close()
@@ -80,15 +84,13 @@ def _open_database(settings: JobSettings) -> Database:
     return database
 
 
-async def _run(scheduler: Scheduler, stop: "asyncio.Future[None]") -> None:
-    """Runs jobs until `stop`, which may come while the database still keeps the scheduler from starting."""
-    starting = asyncio.ensure_future(scheduler.start())
-    await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        return
-    starting.result()
-    await stop
+async def _until(stop: "asyncio.Future[None]", running: Coroutine[None, None, None]) -> None:
+    """Runs what would run for ever until `stop`; raises what it raises."""
+    task = asyncio.ensure_future(running)
+    await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _reachable(address: str, port: int) -> str:

@@ -1,26 +1,25 @@
-"""The jobs store: every question to the jobs database and every change of it, one transaction each.
+"""The jobs store: what callers and workers ask of the jobs database and change in it, a transaction each.
 
 Knows tables and the life of a job; knows nothing about processes, gRPC or asyncio (call it in
 threads). Who changes a job holds its row, so sequence numbers have no gap and no repeat. Everything
 raises BackendUnavailable if the database does not answer.
 """
 
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from conch.v1 import job_pb2, worker_pb2
-from services.errors import AlreadyExists, NotFound, NotReady
+from services.errors import AlreadyExists, NotReady
 from services.jobs import credentials, journal
+from services.jobs.announcing import announce
 from services.jobs.credentials import Caller
 from services.jobs.database import Database
-from services.jobs.outcomes import FINAL_STATES, Attempt, Death, conclude
+from services.jobs.outcomes import FINAL_STATES
+from services.jobs.rows import PENDING, by_id, current, known, locked, now
 from services.jobs.tables import Event, Job, VersionClaim
-
-_PENDING, _RUNNING = job_pb2.JobStatus.STATE_PENDING, job_pb2.JobStatus.STATE_RUNNING
 
 
 @dataclass(frozen=True)
@@ -47,23 +46,24 @@ class Store:
         Raises AlreadyExists if the id belongs to another spec or kind.
         """
         with self._database.write_alone() as session:
-            if (existing := _by_id(session, new.id)) is not None:
+            if (existing := by_id(session, new.id)) is not None:
                 return same_or_taken(existing, kind=new.kind, spec=new.spec)
             job = _fresh(new, version=_claim_version(session, new) if new.model else 0)
             session.add(job)
             session.flush()
-            journal.enter(session, job, _PENDING)
+            journal.enter(session, job, PENDING)
+            announce(session, job, wished=True)
             return job
 
     def find(self, job_id: str) -> Job | None:
         """Returns the job of any kind with this id."""
         with self._database.read() as session:
-            return _by_id(session, job_id)
+            return by_id(session, job_id)
 
     def get(self, kind: str, job_id: str) -> Job:
         """Returns the job. Raises NotFound."""
         with self._database.read() as session:
-            return _known(_by_id(session, job_id), kind, job_id)
+            return known(by_id(session, job_id), kind, job_id)
 
     def page(self, kind: str, *, states: Collection[int], before: int | None, limit: int) -> list[Job]:
         """Returns up to `limit` jobs with a number below `before`, newest first; no states = all."""
@@ -85,56 +85,22 @@ class Store:
     def request_cancel(self, kind: str, job_id: str) -> Job:
         """Cancels a PENDING job at once, notes the wish on a RUNNING one, leaves others. Raises NotFound."""
         with self._database.write() as session:
-            job = _known(_locked(session, job_id), kind, job_id)
+            job = known(locked(session, job_id), kind, job_id)
             if job.state not in FINAL_STATES:
                 job.cancel_requested = True
-            if job.state == _PENDING:
+            if job.state == PENDING:
                 journal.enter(session, job, job_pb2.JobStatus.STATE_CANCELLED)
+            announce(session, job, wished=True)
             return job
 
     def delete(self, kind: str, job_id: str) -> None:
         """Removes a job in a final state with its events. Raises NotFound, NotReady."""
         with self._database.write() as session:
-            job = _known(_locked(session, job_id), kind, job_id)
+            job = known(locked(session, job_id), kind, job_id)
             require_final(job)
             session.execute(delete(Event).where(Event.job_id == job_id))
             session.delete(job)
-
-    def claim_next(self, kind: str) -> Job | None:
-        """Begins the next attempt of the oldest PENDING job, RUNNING from now on; None if none waits."""
-        due = (Job.kind == kind, Job.state == _PENDING, Job.not_before <= _now())
-        with self._database.write() as session:
-            oldest = select(Job).where(*due).order_by(Job.number).limit(1)
-            job = session.scalar(oldest.with_for_update(skip_locked=True))
-            if job is not None:
-                _begin_attempt(job)
-                journal.enter(session, job, _RUNNING)
-            return job
-
-    def seconds_until_due(self, kind: str) -> float | None:
-        """Returns how long until a PENDING job may begin, 0 if one may now; None if there is none."""
-        earliest = select(func.min(Job.not_before)).where(Job.kind == kind, Job.state == _PENDING)
-        with self._database.read() as session:
-            due = session.scalar(earliest)
-        return max(0.0, (due - _now()) / 1e6) if due is not None else None
-
-    def running(self, kind: str) -> list[Job]:
-        """Returns the jobs that are RUNNING, oldest first."""
-        query = select(Job).where(Job.kind == kind, Job.state == _RUNNING).order_by(Job.number)
-        with self._database.read() as session:
-            return list(session.scalars(query))
-
-    def record_worker(self, job_id: str, *, attempt: int, name: str, mark: str) -> Job:
-        """Notes what the executor calls the attempt. Raises NotFound, NotReady if another took over."""
-        with self._database.write() as session:
-            job = _current(session, job_id, attempt)
-            job.worker_name, job.worker_mark = name, mark
-            return job
-
-    def renew_token(self, job_id: str, *, attempt: int, token: str) -> None:
-        """Makes `token` the attempt's own, in place of any before. Raises NotFound, NotReady."""
-        with self._database.write() as session:
-            _current(session, job_id, attempt).token_digest = credentials.digest(token)
+            announce(session, job)
 
     def begin_attempt(self, job_id: str, caller: Caller) -> int:
         """Notes the caller as the attempt's runner; returns the newest worker sequence that is on disk.
@@ -164,27 +130,6 @@ class Store:
             journal.take(session, job, [report])
             return job.worker_sequence
 
-    def conclude(
-        self,
-        job_id: str,
-        *,
-        attempt: int,
-        reports: Sequence[worker_pb2.WorkerReport],
-        death: Death,
-        retry_delay_seconds: float = 0.0,
-    ) -> Job:
-        """Takes what the gone worker's spool holds and decides what becomes of the job.
-
-        Raises NotFound, NotReady if another attempt took over (it was concluded before).
-        """
-        with self._database.write() as session:
-            job = _current(session, job_id, attempt)
-            journal.take(session, job, reports)
-            outcome = worker_pb2.Outcome.FromString(job.outcome) if job.outcome is not None else None
-            ended = Attempt(job.attempt, job.max_attempts, job.cancel_requested, retry_delay_seconds)
-            journal.apply(session, job, conclude(ended, outcome, death))
-            return job
-
 
 def same_or_taken(existing: Job, *, kind: str, spec: bytes) -> Job:
     """Returns `existing` if it is of this kind and spec. Raises AlreadyExists."""
@@ -199,40 +144,8 @@ def require_final(job: Job) -> None:
         raise NotReady(f"job {job.id} is still pending or running: cancel it first", reason="JOB_NOT_FINAL")
 
 
-def _now() -> int:
-    return time.time_ns() // 1000
-
-
-def _by_id(session: Session, job_id: str) -> Job | None:
-    return session.scalar(select(Job).where(Job.id == _findable(job_id)))
-
-
-def _locked(session: Session, job_id: str) -> Job | None:
-    return session.scalar(select(Job).where(Job.id == _findable(job_id)).with_for_update())
-
-
-def _findable(job_id: str) -> str:
-    # PostgreSQL refuses even to look for a string with NUL in it.
-    return job_id.replace("\0", "\ufffd")
-
-
-def _known(job: Job | None, kind: str, job_id: str) -> Job:
-    if job is None or job.kind != kind:
-        raise NotFound(f"there is no {kind} job {job_id!r}", reason="JOB_NOT_FOUND")
-    return job
-
-
-def _current(session: Session, job_id: str, attempt: int) -> Job:
-    job = _locked(session, job_id)
-    if job is None:
-        raise NotFound(f"there is no job {job_id!r}", reason="JOB_NOT_FOUND")
-    if job.state != _RUNNING or job.attempt != attempt:
-        raise NotReady(f"attempt {attempt} of job {job_id} is over", reason="ATTEMPT_SUPERSEDED")
-    return job
-
-
 def _proven(session: Session, job_id: str, caller: Caller) -> Job:
-    job = _current(session, job_id, caller.attempt)
+    job = current(session, job_id, caller.attempt)
     credentials.check(caller.token, job.token_digest)
     return job
 
@@ -242,24 +155,16 @@ def _fresh(new: NewJob, *, version: int) -> Job:
         id=new.id,
         kind=new.kind,
         spec=new.spec,
-        state=_PENDING,
+        state=PENDING,
         attempt=0,
         max_attempts=new.max_attempts,
-        create_time=_now(),
+        create_time=now(),
         not_before=0,
         last_sequence=0,
         cancel_requested=False,
         version=version,
         worker_sequence=0,
     )
-
-
-def _begin_attempt(job: Job) -> None:
-    job.attempt += 1
-    job.start_time = job.start_time or _now()
-    job.worker_sequence, job.outcome = 0, None
-    job.worker_name, job.worker_mark = None, None
-    job.token_digest, job.runner = None, None
 
 
 def _claim_version(session: Session, new: NewJob) -> int:

@@ -80,3 +80,13 @@ class VersionClaim(Base):
     model: Mapped[str] = mapped_column(String(63), primary_key=True)
     version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     job_id: Mapped[str] = mapped_column(String(63))
+
+
+class Leader(Base):
+    """Which term of leadership holds among the replicas that run one kind of job."""
+
+    __tablename__ = "leaders"
+
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    term: Mapped[int] = mapped_column(BigInteger)
+    """Counts up: of two replicas that believe to lead, the higher one does."""

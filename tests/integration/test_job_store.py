@@ -18,6 +18,7 @@ from services.jobs.database import Database
 from services.jobs.outcomes import Death
 from services.jobs.store import NewJob, Store
 from services.jobs.tables import Base
+from services.jobs.term import Term
 from tests.integration.postgres import PASSWORD, Postgres
 
 _S = job_pb2.JobStatus
@@ -45,6 +46,11 @@ def store(database: Database) -> Store:
     return Store(database)
 
 
+@pytest.fixture
+def term(database: Database) -> Term:
+    return Term.begin(database, "training")
+
+
 def new(job_id: str, **fields: Any) -> NewJob:
     return NewJob(**{"id": job_id, "kind": "training", "spec": b"spec", "max_attempts": 2, **fields})
 
@@ -61,12 +67,12 @@ def outcome(worker_sequence: int, **ending: Any) -> worker_pb2.WorkerReport:
 WORKER = Caller(1, "runner", "token")
 
 
-def claim(store: Store) -> str | None:
+def claim(term: Term, store: Store) -> str | None:
     """Claims the next job, and begins its attempt as WORKER."""
-    job = store.claim_next("training")
+    job = term.claim_next()
     if job is None:
         return None
-    store.renew_token(job.id, attempt=job.attempt, token=WORKER.token)
+    term.renew_token(job.id, attempt=job.attempt, token=WORKER.token)
     store.begin_attempt(job.id, replace(WORKER, attempt=job.attempt))
     return job.id
 
@@ -121,11 +127,11 @@ def test_a_job_of_another_kind_is_not_found(store: Store) -> None:
         store.get("training", "a")
 
 
-def test_claims_at_once_hand_out_each_job_once_oldest_first(store: Store) -> None:
+def test_claims_at_once_hand_out_each_job_once_oldest_first(store: Store, term: Term) -> None:
     for name in "abc":
         store.create(new(name))
-    assert claim(store) == "a"
-    assert sorted(filter(None, at_once([lambda: claim(store)] * 5))) == ["b", "c"]
+    assert claim(term, store) == "a"
+    assert sorted(filter(None, at_once([lambda: claim(term, store)] * 5))) == ["b", "c"]
 
 
 def test_versions_claimed_at_once_differ_and_leave_out_what_is_taken(store: Store) -> None:
@@ -143,18 +149,18 @@ def test_a_version_number_is_not_used_again_after_its_job_is_deleted(store: Stor
     assert store.create(new("c1", kind="conversion", model="m")).version == 2
 
 
-def test_a_report_sent_twice_is_one_event(store: Store) -> None:
+def test_a_report_sent_twice_is_one_event(store: Store, term: Term) -> None:
     store.create(new("a"))
-    claim(store)
+    claim(term, store)
     assert [store.take_report("a", WORKER, report(n)) for n in (1, 2, 1, 2, 3)] == [1, 2, 2, 2, 3]
     events = store.events("a", from_sequence=3, limit=10)
     assert [(e.sequence, e.warning.message) for e in events] == [(3, "1"), (4, "2"), (5, "3")]
 
 
-def test_reports_of_many_threads_get_sequence_numbers_without_gap_or_repeat(store: Store) -> None:
+def test_reports_of_many_threads_get_sequence_numbers_without_gap_or_repeat(store: Store, term: Term) -> None:
     for name in ("a", "b"):
         store.create(new(name))
-        claim(store)
+        claim(term, store)
 
     def tell(name: str) -> None:
         for n in range(1, 16):
@@ -166,55 +172,55 @@ def test_reports_of_many_threads_get_sequence_numbers_without_gap_or_repeat(stor
         assert [e.sequence for e in events] == list(range(1, 18))
 
 
-def test_a_report_of_an_attempt_that_is_over_is_refused(store: Store) -> None:
+def test_a_report_of_an_attempt_that_is_over_is_refused(store: Store, term: Term) -> None:
     store.create(new("a"))
-    claim(store)
-    store.conclude("a", attempt=1, reports=[], death=Death("died"))
+    claim(term, store)
+    term.conclude("a", attempt=1, reports=[], death=Death("died"))
     with pytest.raises(NotReady):
         store.take_report("a", WORKER, report(1))
     with pytest.raises(NotFound):
         store.take_report("b", WORKER, report(1))
 
 
-def test_the_spool_of_a_gone_worker_fills_in_what_was_never_pushed(store: Store) -> None:
+def test_the_spool_of_a_gone_worker_fills_in_what_was_never_pushed(store: Store, term: Term) -> None:
     store.create(new("a"))
-    claim(store)
+    claim(term, store)
     store.take_report("a", WORKER, report(1))
     result = training_pb2.TrainingResult(checkpoint_uri="here")
     reports = [report(1), report(2), outcome(3, training=result)]
-    job = store.conclude("a", attempt=1, reports=reports, death=Death("gone"))
+    job = term.conclude("a", attempt=1, reports=reports, death=Death("gone"))
     assert (job.state, job.result) == (_S.STATE_SUCCEEDED, result.SerializeToString())
     kinds = [e.WhichOneof("event") for e in store.events("a", from_sequence=1, limit=100)]
     assert kinds == ["state_changed", "state_changed", "warning", "warning", "state_changed"]
 
 
-def test_a_second_conclusion_of_one_attempt_changes_nothing(store: Store) -> None:
+def test_a_second_conclusion_of_one_attempt_changes_nothing(store: Store, term: Term) -> None:
     store.create(new("a"))
-    claim(store)
-    store.conclude("a", attempt=1, reports=[], death=Death("died"))
+    claim(term, store)
+    term.conclude("a", attempt=1, reports=[], death=Death("died"))
     with pytest.raises(NotReady):
-        store.conclude("a", attempt=1, reports=[], death=Death("died"))
+        term.conclude("a", attempt=1, reports=[], death=Death("died"))
     assert store.get("training", "a").state == _S.STATE_PENDING
 
 
-def test_a_job_that_was_retried_goes_before_younger_ones(store: Store) -> None:
+def test_a_job_that_was_retried_goes_before_younger_ones(store: Store, term: Term) -> None:
     for name in "ab":
         store.create(new(name))
-    claim(store)
-    store.conclude("a", attempt=1, reports=[], death=Death("died"))
-    assert claim(store) == "a"
+    claim(term, store)
+    term.conclude("a", attempt=1, reports=[], death=Death("died"))
+    assert claim(term, store) == "a"
     assert store.get("training", "a").attempt == 2
 
 
-def test_a_job_that_has_to_wait_lets_younger_ones_pass(store: Store) -> None:
+def test_a_job_that_has_to_wait_lets_younger_ones_pass(store: Store, term: Term) -> None:
     for name in "ab":
         store.create(new(name))
-    claim(store)
+    claim(term, store)
     away = BackendUnavailable("away", reason="AWAY").to_status()
     ended = [outcome(1, error=away, retryable=True)]
-    store.conclude("a", attempt=1, reports=ended, death=Death(""), retry_delay_seconds=60)
-    assert [claim(store), claim(store)] == ["b", None]
-    seconds = store.seconds_until_due("training")
+    term.conclude("a", attempt=1, reports=ended, death=Death(""), retry_delay_seconds=60)
+    assert [claim(term, store), claim(term, store)] == ["b", None]
+    seconds = term.seconds_until_due()
     assert seconds is not None
     assert 50 < seconds <= 60
 

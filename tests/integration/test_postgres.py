@@ -60,7 +60,7 @@ def test_a_database_that_goes_away_is_unavailable_and_loses_nothing(
         assert PASSWORD not in caught.value.details()
         # The worker goes on, and ends, without a database.
         go.touch()
-        trainer.wait_for_log("database.missed")
+        trainer.wait_for_log("replicas.missed")
     finally:
         postgres.start()
     events = list(trainer.watch("k"))

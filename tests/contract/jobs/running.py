@@ -114,7 +114,7 @@ class Service:
         wanted = {"event": event, **facts}
         with self.logged:
             assert self.logged.wait_for(
-                lambda: any(wanted.items() <= entry.items() for entry in self.log), timeout=30
+                lambda: any(wanted.items() <= entry.items() for entry in self.log), timeout=60
             )
 
     def finish(self, job_id: str) -> training_pb2.TrainingJob:

@@ -1,6 +1,7 @@
 """A worker that does what its training file says, through the real Reporter: one JSON step a line.
 
 {"warn": 3}            reports three warnings, numbered on from the last
+{"append": "path"}     adds the job's id to a file, as a line
 {"wait": "path"}       waits until the file exists
 {"end": "success"}     or "error", "unavailable", "crash", "kill" (SIGKILL to itself)
 {"until_cancelled": 1} waits for SIGTERM, then winds down
@@ -27,7 +28,7 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> worker.Result:
     numbers = iter(range(1, 1_000_000))
     for step in _script(order):
         if step.get("attempt", order.attempt) == order.attempt:
-            _play(step, report, numbers)
+            _play(step, order, report, numbers)
     if order.HasField("conversion"):
         return conversion_pb2.ConversionResult(model=order.conversion.model, version=order.version)
     evaluation = job_pb2.Evaluation(split="validation", metrics={"accuracy": 1.0})
@@ -39,7 +40,10 @@ def _script(order: worker_pb2.WorkOrder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(uri).read_text().splitlines()]
 
 
-def _play(step: dict[str, Any], report: Reporter, numbers: Any) -> None:
+def _play(step: dict[str, Any], order: worker_pb2.WorkOrder, report: Reporter, numbers: Any) -> None:
+    if "append" in step:
+        with Path(step["append"]).open("a") as file:
+            file.write(f"{order.job_id}\n")
     for _ in range(step.get("warn", 0)):
         report.warning("SCRIPTED", str(next(numbers)))
     if "wait" in step:
