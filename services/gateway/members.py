@@ -122,7 +122,7 @@ class Member:
             return SERVING, "", None
         if not self.is_coming and self.candidate.refusal:
             return FAILED, about(self.key, self.candidate.refusal).message, None
-        waits = self.is_coming or not self.pool.num_ready
+        waits = self.is_coming or not self.pool.num_ready or self.pool.is_settling
         return LOADING, "", self.pool.name if waits else None
 
     async def _come(self) -> None:

@@ -5,6 +5,7 @@ Knows servers and candidates; knows nothing about routes, shares or what is publ
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Coroutine
 
 import structlog
@@ -19,6 +20,7 @@ log = structlog.get_logger(__name__)
 _RESOLVE_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 _LAST_CALLS_SECONDS = 300.0
+_SETTLING_SECONDS = 5.0
 
 
 class Pool:
@@ -34,6 +36,8 @@ class Pool:
         self._on_change = on_change
         self._candidates: list[Candidate] = []
         self._turns: dict[Server, asyncio.Lock] = {}
+        self._was_empty = False
+        self._began = -math.inf
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -71,6 +75,16 @@ class Pool:
     def num_needed(self) -> int:
         """On how many servers a new version must be proven: half of those that are ready, at least 1."""
         return max(1, math.ceil(self.num_ready / 2))
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether it came from zero just now, so that routes to what its servers hold may still follow."""
+        now = time.monotonic()
+        if now - self._began >= _SETTLING_SECONDS:
+            return False
+        if any(candidate.num_proving for candidate in self._candidates):
+            self._began = now
+        return True
 
     def states(self) -> dict[str, int]:
         """Returns how many servers are "ready", "proving" something for the first time, "unreachable"."""
@@ -144,6 +158,9 @@ class Pool:
 
     def _told(self) -> None:
         self.is_known = self.is_known or all(server.was_asked for server in self.servers.values())
+        if self._was_empty and self.num_ready:
+            self._began = time.monotonic()
+        self._was_empty = self.is_known and not self.num_ready
         self._on_change()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
