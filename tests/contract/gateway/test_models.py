@@ -5,10 +5,12 @@ import itertools
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf import json_format
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -33,6 +35,13 @@ def repository(tmp_path: Path) -> Path:
     publish(folder, 1)
     publish(folder, 2)
     return folder
+
+
+def beside(**more: Any) -> models_pb2.Route:
+    """Returns a route to version 1 with something more than versions."""
+    made = models_pb2.Route(**more)
+    made.MergeFrom(route(v1=1))
+    return made
 
 
 async def refusal(call: object) -> tuple[grpc.StatusCode, str, str]:
@@ -178,6 +187,8 @@ async def test_bad_input_is_named_by_field(stack: Stack, repository: Path) -> No
     for call, field in [
         (stack.set_route(models_pb2.Route()), "route.model"),
         (stack.set_route(route(v1=0)), "route.versions"),
+        (stack.set_route(beside(pool="gpu")), "route.pool: no pool 'gpu'; here is one pool"),
+        (stack.set_route(beside(shadow=1)), "route.shadow: version 1 answers callers already"),
         (stack.set_route(route(v1=1), actor="a" * 257), "actor"),
         (stack.set_route(route(v1=1), reason="a" * 4097), "reason"),
         (stack.models.ListModels(models_pb2.ListModelsRequest(page_size=1001)), "page_size"),
@@ -210,6 +221,24 @@ async def test_models_are_listed_in_pages_with_task_versions_and_route(
     )
     assert [m.name for m in rest.models] == ["topic"]
     assert not rest.next_page_token
+
+
+async def test_a_shadow_is_part_of_the_route_until_it_is_set_anew(
+    stack: Stack, repository: Path, triton: FakeTriton
+) -> None:
+    change = await stack.set_route(beside(shadow=2))
+    assert change.after == beside(shadow=2)
+    await triton.until(lambda: triton.loaded["sentiment"] == {1, 2})
+    held = (await stack.models.GetRoutes(models_pb2.GetRoutesRequest())).routes
+    assert held.routes[0].shadow == 2
+    assert routes_file(stack).routes[0] == beside(shadow=2)
+    assert (await stack.set_route(route(v1=1))).before == beside(shadow=2)
+    assert not routes_file(stack).routes[0].shadow
+
+
+def routes_file(stack: Stack) -> models_pb2.Routes:
+    """Returns the routes on disk."""
+    return json_format.Parse(stack.routes_file.read_text(), models_pb2.Routes())
 
 
 async def test_the_ledger_is_paged_newest_first(stack: Stack, repository: Path) -> None:
