@@ -10,7 +10,7 @@ from contextlib import suppress
 import structlog
 
 from services.cluster.client import Cluster
-from services.cluster.deaths import describe, finished, runs, telling
+from services.cluster.deaths import completed, describe, finished, runs, telling
 from services.cluster.objects import JOBS, PODS, Object
 from services.cluster.templates import CONTAINER
 from services.cluster.watching import Watched
@@ -58,7 +58,7 @@ class KubernetesAttempt:
             job = await self._finished()
             pods = await self._quiet()
             sentence = describe(job, pods, stopped=self._stopping is not None, name=self._name)
-            return Ending(Death(sentence, await self._tail(pods)))
+            return Ending(Death(sentence, "" if completed(job) else await self._tail(pods)))
         finally:
             self.on_ended()
             if self._stopping is not None:

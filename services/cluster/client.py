@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from services.cluster.objects import PODS, Object, Resource
-from services.cluster.refusals import Refusal, refused, translated
+from services.cluster.refusals import CHANGED, Refusal, refused, translated
 from services.cluster.settings import ClusterSettings
 from services.errors import BackendUnavailable, NotReady
 
@@ -35,6 +35,8 @@ _ANSWER_SECONDS = 30.0
 # A watch that is silent for longer than it was asked to last has lost its server.
 _SILENCE_SECONDS = 20.0
 _MERGE = "application/merge-patch+json"
+_JSON = "application/json"
+_METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 class Cluster:
@@ -47,6 +49,11 @@ class Cluster:
     async def get(self, resource: Resource, name: str) -> Object:
         """Returns an object; raises NotFound."""
         return await self._ask("GET", resource, name)
+
+    async def metadata(self, resource: Resource, name: str) -> Object:
+        """Returns an object's metadata, without the rest of it, however much that is; raises NotFound."""
+        metadata: Object = (await self._ask("GET", resource, name, accept=_METADATA_ALONE))["metadata"]
+        return metadata
 
     async def create(self, resource: Resource, obj: Object) -> Object:
         """Makes an object and returns it; raises AlreadyExists, also where an answer was lost."""
@@ -116,10 +123,11 @@ class Cluster:
         *names: str,
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> Object:
         path = resource.path(self.namespace, *names)
-        answer: Object = json.loads(await self._raw(method, path, query or {}, body, content_type))
+        answer: Object = json.loads(await self._raw(method, path, query or {}, body, content_type, accept))
         return answer
 
     async def _raw(
@@ -128,24 +136,33 @@ class Cluster:
         path: str,
         query: Mapping[str, str],
         body: Object | None = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> bytes:
         for attempt in range(_ATTEMPTS):
             try:
-                return await self._once(method, path, query, body, content_type)
+                return await self._once(method, path, query, body, content_type, accept)
             except Refusal as refusal:
-                if not refusal.may_pass or attempt == _ATTEMPTS - 1:
+                if not _may_pass(refusal, method) or attempt == _ATTEMPTS - 1:
                     raise refusal.error from refusal.__cause__
                 log.info("cluster.missed", method=method, path=path, problem=refusal.error.message)
                 await asyncio.sleep(_pause(attempt, refusal.retry_after_seconds))
         raise AssertionError("the last attempt returns or raises")
 
     async def _once(
-        self, method: str, path: str, query: Mapping[str, str], body: Object | None, content_type: str
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Object | None,
+        content_type: str,
+        accept: str,
     ) -> bytes:
         try:
             with translated():
-                response = await self._send(method, path, query, body=body, content_type=content_type)
+                response = await self._send(
+                    method, path, query, body=body, content_type=content_type, accept=accept
+                )
                 data: bytes = await response.read()
         except BackendUnavailable as error:
             raise Refusal(error, may_pass=True) from error
@@ -160,7 +177,8 @@ class Cluster:
         query: Mapping[str, str],
         *,
         body: Object | None = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
         silence_seconds: float = 0.0,
     ) -> Any:
         import aiohttp
@@ -170,7 +188,7 @@ class Cluster:
             if silence_seconds
             else aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
         )
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type}
         request = await self._api.param_serialize(
             method,
             path,
@@ -223,6 +241,11 @@ async def _events(response: Any) -> AsyncIterator[Object]:
                     json.dumps(event["object"]).encode(), event["object"].get("code", 500), {}
                 ).error
             yield event
+
+
+def _may_pass(refusal: Refusal, method: str) -> bool:
+    # What is new cannot have changed: its namespace's quota did, which the server should try again itself.
+    return refusal.may_pass or (method == "POST" and refusal.error.reason == CHANGED)
 
 
 def _pause(attempt: int, retry_after_seconds: float) -> float:

@@ -18,6 +18,11 @@ def finished(job: Object) -> bool:
     return any(_condition(job, kind) is not None for kind in ("Complete", "Failed"))
 
 
+def completed(job: Object | None) -> bool:
+    """Says whether a Job's workers all ended with exit code 0."""
+    return job is not None and _condition(job, "Complete") is not None
+
+
 def runs(pod: Object) -> bool:
     """Says whether something of a pod may run still."""
     return pod.get("status", {}).get("phase") not in _FINAL

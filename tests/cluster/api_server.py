@@ -119,7 +119,10 @@ class ApiServer:
         if asked.verb == "list":
             return web.json_response(self._list(asked, request))
         if asked.verb == "get":
-            return web.json_response(self.objects.get(asked.kind, asked.name, asked.namespace))
+            found = self.objects.get(asked.kind, asked.name, asked.namespace)
+            if "as=PartialObjectMetadata" in request.headers.get("Accept", ""):
+                found = {"kind": "PartialObjectMetadata", "metadata": found["metadata"]}
+            return web.json_response(found)
         return web.json_response(
             self._write(asked, request, body), status=201 if asked.verb == "create" else 200
         )
@@ -255,7 +258,7 @@ async def _send(response: web.StreamResponse, event: str, obj: Object) -> None:
 
 
 def _refused(fault: Fault) -> web.Response:
-    error = ApiError(fault.code, fault.reason, "injected")
+    error = ApiError(fault.code, fault.reason, fault.message)
     after = fault.retry_after_seconds
     headers = {"Retry-After": str(after)} if after is not None else {}
     return web.json_response(error.status(), status=fault.code, headers=headers)

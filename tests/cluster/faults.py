@@ -26,6 +26,7 @@ class Fault:
     reason: str = "InternalError"
     retry_after_seconds: int | None = None
     times: int = 1
+    message: str = "injected"
     name: str = ""
     """Of the object; empty = any."""
 

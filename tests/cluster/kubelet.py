@@ -6,6 +6,8 @@ SIGTERM, grace, SIGKILL.
 """
 
 import base64
+import itertools
+import math
 import os
 import re
 import shutil
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +69,11 @@ class Kubelet:
         process = self._pods[name].process
         assert process is not None
         return process.pid
+
+    def overlapped(self, job: str) -> bool:
+        """Says whether two pods of a job ever ran at a time."""
+        spans = sorted(pod.span for name, pod in self._pods.items() if name in self.pods(job) and pod.process)
+        return any(later[0] < earlier[1] for earlier, later in itertools.pairwise(spans))
 
     def preempt(self, name: str) -> None:
         """Takes a pod away for a more important one."""
@@ -152,6 +160,8 @@ class _Pod:
         self.thread = threading.Thread()
         self.ending = threading.Event()
         self.synced = threading.Event()
+        self.span = (0.0, math.inf)
+        """When its process began and ended."""
         self._killing: threading.Timer | None = None
         folder.mkdir(parents=True)
 
@@ -177,10 +187,12 @@ class _Pod:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=inherited | env, stdout=log, stderr=log, start_new_session=True
             )
+            self.span = (time.monotonic(), math.inf)
             objects.changed.notify_all()
         if self.ending.is_set():
             self.end(self.obj)
         self.process.wait()
+        self.span = (self.span[0], time.monotonic())
         self.kill()
 
     def end(self, obj: Object | None) -> None:
