@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -203,7 +202,6 @@ def test_a_pod_that_was_killed_while_it_staged_goes_on_where_it_stopped(store: S
             if "tokenizer.json" in line:
                 first.kill()
     again = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True).stderr.splitlines()
-    assert first.returncode == -signal.SIGKILL
     assert not {line.strip() for line in brought[:2]} & set(again)
     assert (tmp_path / "staged/m/1/openvino.onnx").read_bytes() == b"openvino"
     assert not list((tmp_path / "staged/m").glob(".*"))

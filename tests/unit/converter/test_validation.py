@@ -82,6 +82,13 @@ def test_a_runtime_has_one_target_at_most(spec: conversion_pb2.ConversionSpec) -
     assert bad_fields(spec) == ["spec.targets"]
 
 
+def test_tensorrt_is_refused_as_long_as_nothing_here_builds_plans(
+    spec: conversion_pb2.ConversionSpec,
+) -> None:
+    spec.targets.add(runtime=job_pb2.RUNTIME_TENSORRT)
+    assert bad_fields(spec) == ["spec.targets[0].runtime"]
+
+
 @pytest.mark.parametrize("runtime", [0, 9])
 def test_a_target_names_its_runtime(spec: conversion_pb2.ConversionSpec, runtime: int) -> None:
     spec.targets.add(runtime=job_pb2.Runtime.ValueType(runtime))
