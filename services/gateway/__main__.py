@@ -12,7 +12,7 @@ from conch.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_g
 from services import logs, server
 from services.errors import NotReady
 from services.gateway.answering import Answering
-from services.gateway.metrics import Exposition, Metrics
+from services.gateway.metrics import Metrics
 from services.gateway.model_servicer import ModelServicer
 from services.gateway.places import Places
 from services.gateway.readiness import Readiness
@@ -22,6 +22,7 @@ from services.gateway.serving import serving
 from services.gateway.settings import GatewaySettings
 from services.gateway.streaming import Streaming
 from services.settings import read
+from services.telemetry import Exposition
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +78,7 @@ class Gateway:
         """Wires and starts the parts. Raises OSError if a port is taken, NotReady if there is no cluster."""
         places = Places.of(settings)
         metrics = Metrics()
-        exposition = Exposition(metrics, settings.metrics_address)
+        exposition = Exposition(metrics.registry, settings.metrics_address)
         ours = server.build(
             _SERVICES, max_message_bytes=settings.max_message_bytes, observe=metrics.rpc_ended
         )

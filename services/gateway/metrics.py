@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from google.rpc import code_pb2
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from conch.v1 import models_pb2
 from services.gateway.histograms import Histograms, Series
@@ -144,22 +144,3 @@ class Metrics:
     def _rpc_children(self, method: str, code: int) -> tuple[Counter, Series]:
         rpc = method.rpartition(".")[2]
         return self._calls.labels(rpc, code_pb2.Code.Name(code)), self._seconds.labelled(rpc)
-
-
-class Exposition:
-    """The HTTP server of /metrics, in a thread of its own."""
-
-    def __init__(self, metrics: Metrics, address: str) -> None:
-        """Listens on `address` (host:port, port 0 = any free one). Raises OSError if it is taken."""
-        host, _, port = address.rpartition(":")
-        try:
-            self._server, self._thread = start_http_server(int(port), host, registry=metrics.registry)
-        except OSError as error:
-            raise OSError(error.errno, f"cannot listen on {address} for metrics: {error.strerror}") from error
-        self.port = int(self._server.server_port)
-
-    def close(self) -> None:
-        """Stops listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -8,7 +8,7 @@ raises BackendUnavailable if the database does not answer.
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import case, delete, func, select
 from sqlalchemy.orm import Session
 
 from conch.v1 import job_pb2, worker_pb2
@@ -81,6 +81,20 @@ class Store:
         with self._database.read() as session:
             contents = session.scalars(query.order_by(Event.sequence).limit(limit))
             return [job_pb2.JobEvent.FromString(content) for content in contents]
+
+    def count(self, kind: str) -> dict[int, int]:
+        """Returns how many jobs are in each state that any is in."""
+        query = select(Job.state, func.count()).where(Job.kind == kind).group_by(Job.state)
+        with self._database.read() as session:
+            return {state: number for state, number in session.execute(query)}
+
+    def oldest_pending_seconds(self, kind: str) -> float:
+        """Returns for how long a job could have begun that is PENDING still, the longest; 0 if none is."""
+        since = case((Job.not_before > Job.create_time, Job.not_before), else_=Job.create_time)
+        query = select(func.min(since)).where(Job.kind == kind, Job.state == PENDING)
+        with self._database.read() as session:
+            oldest = session.scalar(query)
+        return max(0.0, (now() - oldest) / 1e6) if oldest is not None else 0.0
 
     def request_cancel(self, kind: str, job_id: str) -> Job:
         """Cancels a PENDING job at once, notes the wish on a RUNNING one, leaves others. Raises NotFound."""
