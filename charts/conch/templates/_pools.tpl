@@ -1,8 +1,8 @@
 {{/* Pools and routes as the other templates need them: defaults filled in, references checked. */}}
 
 {{/*
-Defaults with what somebody says himself in their place, each value as a whole, as JSON. Not mergeOverwrite,
-which takes 0, false and "" for nothing said. Takes (list defaults own).
+Defaults with what somebody says himself in their place, as JSON. Each value as a whole: mergeOverwrite would keep
+the default's limits below somebody's own requests. Takes (list defaults own).
 */}}
 {{- define "conch.over" -}}
 {{- $all := deepCopy (first .) -}}

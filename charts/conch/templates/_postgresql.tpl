@@ -5,13 +5,7 @@
 
 {{/* The embedded database's password: as set, as it was, or a new one. */}}
 {{- define "conch.postgresql.password" -}}
-{{- $name := printf "%s-postgresql" (include "conch.fullname" .) -}}
-{{- $existing := lookup "v1" "Secret" .Release.Namespace $name -}}
-{{- if .Values.database.embedded.password -}}
-{{- .Values.database.embedded.password }}
-{{- else if $existing -}}
-{{- index $existing.data "password" | b64dec }}
-{{- else -}}
-{{- randAlphaNum 32 }}
-{{- end }}
+{{- $secret := lookup "v1" "Secret" .Release.Namespace (printf "%s-postgresql" (include "conch.fullname" .)) -}}
+{{- $kept := dig "data" "password" "" ($secret | default dict) | b64dec -}}
+{{- coalesce .Values.database.embedded.password $kept (randAlphaNum 32) }}
 {{- end }}

@@ -5,11 +5,7 @@
 {{- $pool := last . -}}
 {{- $own := $pool.autoscaling | default dict -}}
 {{- $all := deepCopy (first .).Values.autoscaling.pools -}}
-{{- /* mergeOverwrite takes 0 for unsaid. */ -}}
 {{- $merged := mergeOverwrite $all (deepCopy $own) -}}
-{{- if hasKey $own "minReplicas" -}}
-{{- $_ := set $merged "minReplicas" $own.minReplicas -}}
-{{- end -}}
 {{- if lt (int $merged.maxReplicas) (max 1 (int $merged.minReplicas)) -}}
 {{- fail (printf "pools %q: maxReplicas %d is less than minReplicas %d" $pool.name (int $merged.maxReplicas) (int $merged.minReplicas)) -}}
 {{- end -}}
