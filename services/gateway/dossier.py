@@ -103,9 +103,17 @@ def _verdict(
 ) -> job_pb2.Verdict | NotReady | None:
     pool = runtime if runtime_of(runtime) in form.pools else runtime_name(form.runtime)
     try:
-        return certificates.check(version, pool)
+        verdict = certificates.check(version, pool)
     except NotReady as refusal:
         return None if allowed else refusal
+    if verdict.runtime == form.runtime:
+        return verdict
+    # For a pool of plans the twin's certificate is good, but not for the plan itself.
+    name = runtime_name(form.runtime)
+    refusal = NotReady(
+        f"{version.model}@{version.version} is not certified for {name}", reason="CERTIFICATE_MISSING"
+    )
+    return None if allowed else refusal
 
 
 def _certificate_refusal(version: models_pb2.Version, runtime: str) -> NotReady:

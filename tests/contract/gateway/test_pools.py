@@ -230,6 +230,28 @@ async def test_a_pool_for_plans_that_serves_the_onnx_twin_says_so(tmp_path: Path
         assert sample(stack, "conch_pool_fallback", pool="cpu", model="sentiment") == 1
 
 
+async def test_a_plan_answers_under_its_own_certificate(tmp_path: Path, repository: Path, cpu: Pool) -> None:
+    plan = models_pb2.Plan(path="model.sm90.plan", compute_capability="9.0", precision=job_pb2.PRECISION_BF16)
+    publish(repository, 7, plans=[plan])
+    pod = await cpu.add(7)
+    pod.backend = "tensorrt"
+    async with over(tmp_path, cpu, runtime="tensorrt", routes=(route(v7=1),)) as stack:
+        await stack.until_health("sentiment", SERVING)
+        served = await stack.classify()
+        assert (served.runtime, served.precision) == (job_pb2.RUNTIME_TENSORRT, job_pb2.PRECISION_BF16)
+        assert sample(stack, "conch_pool_fallback", pool="cpu", model="sentiment") == 0
+
+
+async def test_a_plan_without_a_certificate_of_its_own_does_not_answer(tmp_path: Path, cpu: Pool) -> None:
+    pod = await cpu.add(1)
+    pod.backend = "tensorrt"
+    async with over(tmp_path, cpu, runtime="tensorrt", routes=(route(v1=1),)) as stack:
+        labels = {"model": "sentiment", "version": "1", "state": "failed"}
+        await until(lambda: sample(stack, "conch_version_state", **labels) == 1)
+        with pytest.raises(grpc.aio.AioRpcError, match="not certified for tensorrt"):
+            await stack.classify()
+
+
 async def test_series_of_a_version_end_with_it(tmp_path: Path, cpu: Pool) -> None:
     await cpu.add(1, 2)
     async with over(tmp_path, cpu, routes=(route(v1=1),)) as stack:
