@@ -5,7 +5,8 @@ Knows nothing about queues, states or databases. Both are held to the same contr
 
 Each replica of a service has an executor, but only the leader's scheduler calls `start`, `find`, `sweep`
 and `release`; any replica calls `forget`. Whatever raises BackendUnavailable is asked again, a second
-later, without end: an error that will not pass has to be an OSError of `start`, or an Ending.
+later, without end (`start` until the job is cancelled): an error that will not pass has to be an OSError
+of `start`, or an Ending. Several jobs are started at a time.
 """
 
 from collections.abc import Callable, Sequence
@@ -85,7 +86,8 @@ class Executor(Protocol):
     async def release(self, job: Job) -> None:
         """Frees what the attempt needed that was just concluded; `job.attempt` is its number still.
 
-        A job that SUCCEEDED keeps nothing, one that is PENDING what another attempt goes on with. May be
+        A job that SUCCEEDED keeps nothing, one that is PENDING what another attempt goes on with. The
+        attempt may have been given up in the middle of its `start`: what came of that ends here. May be
         left out, by a service that dies: what is left then goes with `forget` or `sweep`. Raises
         BackendUnavailable, which is not asked again.
         """

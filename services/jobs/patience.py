@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_RETRY_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 
 
 async def persistently(call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -24,8 +24,8 @@ async def persistently(call: Callable[P, Awaitable[T]], *args: P.args, **kwargs:
         try:
             return await call(*args, **kwargs)
         except BackendUnavailable as error:
-            log.warning("executor.missed", problem=error.message, retry_seconds=_RETRY_SECONDS)
-            await asyncio.sleep(_RETRY_SECONDS)
+            log.warning("executor.missed", problem=error.message, retry_seconds=RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 async def stored(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -34,5 +34,5 @@ async def stored(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await asyncio.to_thread(call, *args, **kwargs)
         except BackendUnavailable as error:
-            log.warning("database.missed", problem=error.message, retry_seconds=_RETRY_SECONDS)
-            await asyncio.sleep(_RETRY_SECONDS)
+            log.warning("database.missed", problem=error.message, retry_seconds=RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import structlog
 
-from conch.v1 import job_pb2
+from conch.v1 import job_pb2, worker_pb2
 from services.errors import BackendUnavailable, NotFound, NotReady
 from services.jobs import credentials
 from services.jobs.changes import Changes
 from services.jobs.executor import Attempt, Ending, Executor
 from services.jobs.kinds import Kind
 from services.jobs.outcomes import Death
-from services.jobs.patience import persistently, stored
+from services.jobs.patience import RETRY_SECONDS, persistently, stored
 from services.jobs.settings import JobSettings
 from services.jobs.tables import Job
 from services.jobs.term import Term, TermOver
@@ -32,7 +32,8 @@ _CLOCK_SLACK_SECONDS = 0.01
 
 @dataclass
 class _Running:
-    attempt: Attempt
+    attempt: Attempt | None = None
+    """None until it is started."""
     stopping: bool = False
 
 
@@ -90,7 +91,7 @@ class Scheduler:
     def _cancel(self, job_id: str) -> None:
         """Asks the job's worker, if it has one, to wind down; it is ended after the grace."""
         running = self._running.get(job_id)
-        if running is None or running.stopping:
+        if running is None or running.attempt is None or running.stopping:
             return
         running.stopping = True
         log.info("worker.stopped", job=job_id, grace_seconds=self._settings.cancel_grace_seconds)
@@ -108,33 +109,51 @@ class Scheduler:
                     await self._wake_when_due()
                     break
                 self._changes.ring(job.id)
-                await self._launch(job)
+                self._begin(job)
 
     async def _wake_when_due(self) -> None:
         seconds = await stored(self._term.seconds_until_due)
         if seconds is not None:
             asyncio.get_running_loop().call_later(seconds + _CLOCK_SLACK_SECONDS, self._wanted.set)
 
+    def _begin(self, job: Job) -> None:
+        # Apart from the queue: one that cannot be started for now holds up nobody else.
+        self._running[job.id] = _Running()
+        self._spawn(self._launch(job))
+
     async def _launch(self, job: Job) -> None:
         order = self._kind.order(job)
         order.job_id, order.attempt, order.token = job.id, job.attempt, credentials.new_token()
         await stored(self._term.renew_token, job.id, attempt=job.attempt, token=order.token)
         try:
-            attempt = await persistently(self._executor.start, job, order)
+            attempt = await self._started(job, order)
         except OSError as error:
             log.error("worker.refused", job=job.id, problem=str(error))
-            death = Death(f"the worker could not be started: {error}")
-            return await self._conclude(job, Ending(death))
+            await self._leave(job, Ending(Death(f"the worker could not be started: {error}")))
+            return
         log.info("job.started", job=job.id, attempt=job.attempt, worker=attempt.name)
         await self._attend(job, attempt)
-        return None
+
+    async def _started(self, job: Job, order: worker_pb2.WorkOrder) -> Attempt:
+        """Returns the attempt, once whatever was unavailable is back. Raises OSError if it cannot be."""
+        while True:
+            try:
+                return await self._executor.start(job, order)
+            except BackendUnavailable as error:
+                log.warning("worker.delayed", job=job.id, problem=error.message)
+                if job.id not in await stored(self._term.unwanted):
+                    await asyncio.sleep(RETRY_SECONDS)
+                elif (attempt := await persistently(self._executor.find, job)) is not None:
+                    return attempt
+                else:
+                    raise OSError(error.message) from error
 
     async def _recover(self, job: Job) -> None:
         """Goes on with a job that a service which is no more left RUNNING."""
         attempt = await persistently(self._executor.find, job)
         if attempt is None:
             # Claimed, but the service was killed before a worker began: the attempt is not used up.
-            await self._launch(job)
+            self._begin(job)
         else:
             log.info("worker.adopted", job=job.id, attempt=job.attempt, worker=attempt.name)
             await self._attend(job, attempt)
@@ -155,7 +174,10 @@ class Scheduler:
                 self._cancel(job.id)
 
     async def _see_out(self, job: Job, attempt: Attempt) -> None:
-        await self._conclude(job, await attempt.ended())
+        await self._leave(job, await attempt.ended())
+
+    async def _leave(self, job: Job, ending: Ending) -> None:
+        await self._conclude(job, ending)
         del self._running[job.id]
         self._wanted.set()
 
@@ -176,7 +198,6 @@ class Scheduler:
         log.info("job.concluded", job=job.id, attempt=job.attempt, state=state)
         await self._release(job)
         self._changes.ring(job.id)
-        self._wanted.set()
 
     async def _release(self, job: Job) -> None:
         try:
