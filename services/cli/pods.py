@@ -46,6 +46,11 @@ def explain(termination_log: Path, text: str) -> None:
             termination_log.write_bytes(text.encode()[:_MAX_BYTES])
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns "1 version" or "3 versions"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def read_text(path: Path) -> str:
     """Returns a mounted file's content. Raises NotFound, or InvalidRequest if it is no text."""
     try:

@@ -111,8 +111,7 @@ def _named(field: str, routes: models_pb2.Routes) -> str:
 
 
 def _refusal(problems: "Sequence[Problem]") -> Iterator[str]:
-    count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
-    yield f"preflight refuses these routes for {count}:"
+    yield f"preflight refuses these routes for {pods.counted(len(problems), 'problem')}:"
     for problem in problems:
         yield f"- {problem.message} ({problem.reason})"
 
@@ -136,4 +135,5 @@ def _lines(found: "Sequence[Findings]") -> Iterator[str]:
     record = _record(found)
     yield from record["remarks"]
     if record["ok"]:
-        yield f"preflight ok: {record['versions']} versions of {record['models']} models"
+        versions = pods.counted(record["versions"], "version")
+        yield f"preflight ok: {versions} of {pods.counted(record['models'], 'model')}"

@@ -187,4 +187,5 @@ def _view(record: Record) -> str:
     held = sum(len(one["versions"]) for one in models)
     left_out = sum(len(one["left_out"]) for one in models)
     beside = f"; left out: {left_out}" if left_out else ""
-    return f"staged {held} versions of {len(models)} models for the pool {record['pool']}{beside}"
+    what = f"{pods.counted(held, 'version')} of {pods.counted(len(models), 'model')}"
+    return f"staged {what} for the pool {record['pool']}{beside}"

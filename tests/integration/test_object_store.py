@@ -219,7 +219,7 @@ def test_a_model_goes_from_a_data_file_to_tritons_answers_with_everything_on_s3(
     pools.write_text(json.dumps({"cpu": {"runtime": "openvino"}}))
     said = ["--routes", str(routes), "--repository", REPOSITORY]
     assert main(["preflight", *said, "--pools", str(pools)]) == 0
-    assert capsys.readouterr().out.endswith("preflight ok: 1 versions of 1 models\n")
+    assert capsys.readouterr().out.endswith("preflight ok: 1 version of 1 model\n")
     home = tmp_path / "pod"
     staged = ["--staged", str(home / "staged"), "--pool", "cpu", "--runtime", "openvino"]
     assert main(["stage", *said, *staged]) == 0

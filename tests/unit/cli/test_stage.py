@@ -75,7 +75,7 @@ def test_a_pod_gets_what_its_pool_serves(
     publish(repository, plans=[H100])
     assert stage("sentiment@1") == 0
     printed = capsys.readouterr()
-    assert printed.out == "staged 1 versions of 1 models for the pool gpu\n"
+    assert printed.out == "staged 1 version of 1 model for the pool gpu\n"
     assert "this pod has compute capability 9.0 and TensorRT 10.14.1.48" in printed.err
     assert "sentiment@1: plans/sm90-10.14.1.48.plan, 0.0 MB" in printed.err
     [model] = status(tmp_path)["models"]
