@@ -34,9 +34,9 @@ _LONGEST_RETRY_AFTER_SECONDS = 10.0
 _ANSWER_SECONDS = 30.0
 # A watch that is silent for longer than it was asked to last has lost its server.
 _SILENCE_SECONDS = 20.0
-_MERGE = "application/merge-patch+json"
-_JSON = "application/json"
-_METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_JSON = {"Accept": "application/json", "Content-Type": "application/json"}
+_MERGE = _JSON | {"Content-Type": "application/merge-patch+json"}
+_METADATA_ALONE = _JSON | {"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
 
 
 class Cluster:
@@ -52,7 +52,7 @@ class Cluster:
 
     async def metadata(self, resource: Resource, name: str) -> Object:
         """Returns an object's metadata, without the rest of it, however much that is; raises NotFound."""
-        metadata: Object = (await self._ask("GET", resource, name, accept=_METADATA_ALONE))["metadata"]
+        metadata: Object = (await self._ask("GET", resource, name, headers=_METADATA_ALONE))["metadata"]
         return metadata
 
     async def create(self, resource: Resource, obj: Object) -> Object:
@@ -64,7 +64,7 @@ class Cluster:
 
         Raises NotFound, and NotReady(OBJECT_CHANGED) if `change` names an older resourceVersion.
         """
-        return await self._ask("PATCH", resource, name, body=change, content_type=_MERGE)
+        return await self._ask("PATCH", resource, name, body=change, headers=_MERGE)
 
     async def delete(
         self, resource: Resource, name: str, *, uid: str = "", propagation: str = "Background"
@@ -123,11 +123,10 @@ class Cluster:
         *names: str,
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
-        content_type: str = _JSON,
-        accept: str = _JSON,
+        headers: Mapping[str, str] = _JSON,
     ) -> Object:
         path = resource.path(self.namespace, *names)
-        answer: Object = json.loads(await self._raw(method, path, query or {}, body, content_type, accept))
+        answer: Object = json.loads(await self._raw(method, path, query or {}, body, headers))
         return answer
 
     async def _raw(
@@ -136,12 +135,11 @@ class Cluster:
         path: str,
         query: Mapping[str, str],
         body: Object | None = None,
-        content_type: str = _JSON,
-        accept: str = _JSON,
+        headers: Mapping[str, str] = _JSON,
     ) -> bytes:
         for attempt in range(_ATTEMPTS):
             try:
-                return await self._once(method, path, query, body, content_type, accept)
+                return await self._once(method, path, query, body, headers)
             except Refusal as refusal:
                 if not _may_pass(refusal, method) or attempt == _ATTEMPTS - 1:
                     raise refusal.error from refusal.__cause__
@@ -155,14 +153,11 @@ class Cluster:
         path: str,
         query: Mapping[str, str],
         body: Object | None,
-        content_type: str,
-        accept: str,
+        headers: Mapping[str, str],
     ) -> bytes:
         try:
             with translated():
-                response = await self._send(
-                    method, path, query, body=body, content_type=content_type, accept=accept
-                )
+                response = await self._send(method, path, query, body=body, headers=headers)
                 data: bytes = await response.read()
         except BackendUnavailable as error:
             raise Refusal(error, may_pass=True) from error
@@ -177,8 +172,7 @@ class Cluster:
         query: Mapping[str, str],
         *,
         body: Object | None = None,
-        content_type: str = _JSON,
-        accept: str = _JSON,
+        headers: Mapping[str, str] = _JSON,
         silence_seconds: float = 0.0,
     ) -> Any:
         import aiohttp
@@ -188,12 +182,11 @@ class Cluster:
             if silence_seconds
             else aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
         )
-        headers = {"Accept": accept, "Content-Type": content_type}
         request = await self._api.param_serialize(
             method,
             path,
             query_params=list(query.items()),
-            header_params=headers,
+            header_params=dict(headers),
             body=body,
             auth_settings=["BearerToken"],
         )

@@ -1,30 +1,26 @@
 """The ledger of a cluster: one ConfigMap that all gateways write, a line a change, whoever is first.
 
-    data:         ledger.jsonl     one conch.v1.RouteChange a line
-    annotations:  conch/recorded   what the lines come to: JSON
-
-Knows conflicts, marks and room; knows nothing about what routes do. Written in the background: a ledger that
+Knows conflicts and retries; knows nothing about what routes do. Written in the background: a ledger that
 cannot be written holds nothing up.
 """
 
 import asyncio
-import json
 import random
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NoReturn
 
 import structlog
-from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conch.v1 import models_pb2
 from services import changes
 from services.changes import Recorded
+from services.cluster.books import Book, book_of, content_of, recorded_in
 from services.cluster.client import Cluster
-from services.cluster.objects import CONFIG_MAPS, Object
+from services.cluster.objects import CONFIG_MAPS
 from services.cluster.refusals import CHANGED
 from services.cluster.watching import stopped
 from services.errors import AlreadyExists, BackendUnavailable, NotFound, NotReady, ServiceError
@@ -32,11 +28,6 @@ from services.routes import Revision
 
 log = structlog.get_logger(__name__)
 
-KEY = "ledger.jsonl"
-RECORDED = "conch/recorded"
-
-# A ConfigMap has room for 1 MiB, its annotations included.
-_MAX_BYTES = 900 << 10
 # Gateways that all see the same release come one after the other: the first writes, the others find it.
 _SPREAD_SECONDS = 2.0
 _TRIES = 20
@@ -52,15 +43,6 @@ class _Note:
     revision: Revision
     held: tuple[models_pb2.Route, ...]
     time: Timestamp
-
-
-@dataclass(frozen=True)
-class _Book:
-    """The ledger as it was read; `version` is empty where there is none yet."""
-
-    version: str
-    lines: tuple[str, ...]
-    recorded: Recorded
 
 
 class LedgerConfigMap:
@@ -157,6 +139,8 @@ class LedgerConfigMap:
 
     async def _write(self, note: _Note) -> None:
         for _ in range(_TRIES):
+            if not await self._lacks(note):
+                return
             book = await self._read()
             lines, recorded = book.recorded.missing(note.revision, note.held, note.time)
             if not lines:
@@ -170,22 +154,27 @@ class LedgerConfigMap:
                 await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS))
             else:
                 for change in lines:
-                    log.info("ledger.written", sequence=change.sequence, model=change.after.model)
+                    log.info("ledger.written", line=changes.line(change).rstrip())
                 return
         raise BackendUnavailable(f"others change ConfigMap {self._name} all the time", reason="CONTENDED")
 
-    async def _read(self) -> _Book:
+    async def _lacks(self, note: _Note) -> bool:
+        """Returns whether a line may be missing, from as much as every gateway can ask for at each change."""
         try:
-            return _book(await self._cluster.get(CONFIG_MAPS, self._name))
+            metadata = await self._cluster.metadata(CONFIG_MAPS, self._name)
         except NotFound:
-            return _Book("", (), Recorded())
+            return True
+        recorded = recorded_in(metadata)
+        return recorded is None or bool(recorded.missing(note.revision, note.held, note.time)[0])
 
-    async def _store(self, book: _Book, lines: Sequence[models_pb2.RouteChange], recorded: Recorded) -> None:
-        kept = _kept([*book.lines, *(changes.line(change).rstrip("\n") for change in lines)])
-        content: Object = {
-            "metadata": {"annotations": {RECORDED: _dump(recorded)}},
-            "data": {KEY: "".join(f"{line}\n" for line in kept)},
-        }
+    async def _read(self) -> Book:
+        try:
+            return book_of(await self._cluster.get(CONFIG_MAPS, self._name))
+        except NotFound:
+            return Book("", (), Recorded())
+
+    async def _store(self, book: Book, lines: Sequence[models_pb2.RouteChange], recorded: Recorded) -> None:
+        content = content_of(book, lines, recorded)
         if book.version:
             content["metadata"]["resourceVersion"] = book.version
             await self._cluster.patch(CONFIG_MAPS, self._name, content)
@@ -200,44 +189,3 @@ def _same(one: _Note, other: _Note) -> bool:
         other.revision.number,
         other.held,
     )
-
-
-def _book(obj: Object) -> _Book:
-    lines = tuple(((obj.get("data") or {}).get(KEY) or "").splitlines())
-    metadata = obj["metadata"]
-    recorded = _load((metadata.get("annotations") or {}).get(RECORDED) or "")
-    return _Book(metadata["resourceVersion"], lines, recorded or Recorded.of(changes.parse(lines)))
-
-
-def _kept(lines: list[str]) -> list[str]:
-    """Returns the newest lines that there is room for."""
-    size, first = 0, len(lines)
-    while first and size + len(lines[first - 1].encode()) + 1 <= _MAX_BYTES:
-        first -= 1
-        size += len(lines[first].encode()) + 1
-    if first:
-        log.warning("ledger.shortened", num_dropped=first)
-    return lines[first:]
-
-
-def _dump(recorded: Recorded) -> str:
-    models = {
-        model: {"mark": recorded.marks.get(model, 0), "route": json_format.MessageToDict(route)}
-        for model, route in recorded.routes.items()
-    }
-    said = {"sequence": recorded.sequence, "place": recorded.place, "models": models}
-    return json.dumps(said, separators=(",", ":"))
-
-
-def _load(text: str) -> Recorded | None:
-    """Returns what an annotation says, None if there is none or a hand damaged it."""
-    try:
-        said = json.loads(text)
-        models = said["models"].items()
-        return replace(
-            Recorded(sequence=int(said["sequence"]), place=str(said["place"])),
-            routes={m: json_format.ParseDict(one["route"], models_pb2.Route()) for m, one in models},
-            marks={m: int(one["mark"]) for m, one in models},
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError):
-        return None

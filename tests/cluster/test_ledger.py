@@ -189,7 +189,7 @@ async def test_a_release_and_a_person_that_change_different_models_keep_their_na
 async def test_a_full_ledger_drops_its_oldest_lines_and_keeps_counting(
     api: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.cluster.ledger._MAX_BYTES", 4000)
+    monkeypatch.setattr("services.cluster.books._MAX_BYTES", 4000)
     topic = route("topic", v1=1)
     for n in range(1, 41):
         revision = revision_of(release(api, topic, route(v1=n), actor="ci", reason=f"build {n}"))
