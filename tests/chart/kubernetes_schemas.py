@@ -1,4 +1,4 @@
-"""Run by the tools' own python: holds objects (lines of ["name", {object}]) against Kubernetes' strict schemas.
+"""Holds objects (lines of ["name", {object}]) against Kubernetes' strict schemas, by the tools' own python.
 
     python kubernetes_schemas.py 1.36 1.37 <objects
 
