@@ -30,7 +30,7 @@ class Revision:
 
     routes: models_pb2.Routes
     actor: str
-    """Who wrote them, as far as it is known."""
+    """Who wrote what is not `signed`, as far as it is known."""
     reason: str = ""
     number: int = 0
     """Grows with every change of the same `place`; 0 where nobody counts."""
@@ -38,6 +38,12 @@ class Revision:
     """What `number` counts in: another place, another count."""
     signed: tuple[Signed, ...] = ()
     """The newest changes that were asked for one by one, oldest first; the ledger may have them already."""
+
+    def author_of(self, model: str) -> str:
+        """Returns who wrote a model's route."""
+        route = next((r for r in self.routes.routes if r.model == model), None)
+        signed = [s.change for s in self.signed if s.change.after == route]
+        return signed[-1].actor if signed else self.actor
 
 
 def parse(text: str) -> models_pb2.Routes:

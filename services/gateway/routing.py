@@ -223,7 +223,7 @@ class Routing:
     ) -> None:
         await self.serving.shift(routes, drop=drop)
         for model in [*(route.model for route in routes), *sorted(drop)]:
-            log.info("route.shifted", model=model, actor=revision.actor, revision=revision.number)
+            log.info("route.shifted", model=model, actor=revision.author_of(model), revision=revision.number)
 
     def _without_pool(self, routes: Iterable[models_pb2.Route]) -> dict[str, ServiceError]:
         failures: dict[str, ServiceError] = {}

@@ -245,6 +245,7 @@ async def test_the_routes_of_a_release_keep_their_author_below_those_of_people(a
                 assert (revision.actor, revision.reason) == ("ci", "build 7")
                 assert revision.signed[-1].change == change
                 assert revision.signed[-1].mark <= revision.number
+                assert (revision.author_of("topic"), revision.author_of("sentiment")) == (actor, "ci")
         assert [s.change.actor for s in revision.signed] == ["anna", "berta"]
         obj = release(api, route(v2=1), actor="ci", reason="build 8")
         assert (revision_of(obj).actor, revision_of(obj).reason) == ("ci", "build 8")
