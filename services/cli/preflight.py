@@ -62,9 +62,11 @@ def _json(path: Path) -> Any:
 
 
 def _examine(settings: "PreflightSettings") -> "list[Findings]":
+    from services import storage
     from services.repository.patience import patiently
     from services.repository.preflight import Findings, examine
 
+    storage.check_uri(settings.resolved_repository_uri(), field="repository")
     routes, problems = _read_routes(settings.routes_file)
     looks = (
         partial(

@@ -10,15 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import structlog
-
 from conch.v1 import models_pb2
 from services import storage, stores
 from services.errors import NotFound, NotReady
 from services.repository import layout
 from services.repository.routed import Key
-
-log = structlog.get_logger(__name__)
 
 Files = Mapping[str, models_pb2.ArtifactFile]
 """What a folder shall hold, by the path that it has there."""
@@ -37,14 +33,15 @@ def silent(sentence: str) -> None:
 
 def materialize(
     version: models_pb2.Version, folder: Path, *, select: Select = everything, say: Say = silent
-) -> None:
+) -> bool:
     """Makes `folder` hold the files of `version` that `select` picks, and its manifest.
 
-    A copy that is intact stays untouched; `say` hears of every file that is brought. Raises NotReady (a
-    file is missing or damaged: says which; DISK_FULL), NotFound or BackendUnavailable.
+    Returns False if it does already: a copy that is intact stays untouched. `say` hears of every file that
+    is brought. Raises NotReady (a file is missing or damaged: says which; DISK_FULL), NotFound or
+    BackendUnavailable.
     """
     if _is_intact(folder, version.digest, select):
-        return
+        return False
     partial = folder.with_name(f".{folder.name}{stores.PARTIAL}")
     manifest, digest = storage.read_manifest(version.uri)
     if digest != version.digest:
@@ -52,7 +49,7 @@ def materialize(
     _fill(partial, version, select(manifest), say)
     discard(folder)
     stores.move(partial, folder)
-    log.info("version.staged", model=version.model, version=version.version, digest=digest)
+    return True
 
 
 def sweep(staged: Path, wanted: set[Key], *, places: Iterable[str] = ()) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conch.v1 import models_pb2
-from services import stores
+from services import storage, stores
 from services.errors import ServiceError
 from services.repository import choosing, copies, layout, routed
 from services.repository.choosing import Choice, Failures, Pool
@@ -47,8 +47,10 @@ def stage_pool(
     """Makes `staged` hold what the routes of the pool `name` ask for; returns each model's part, by name.
 
     May be called again after it was killed at any point: what was brought is kept. Raises
-    BackendUnavailable if the store does not answer, NotReady if it refuses us or the disk is full.
+    BackendUnavailable if the store does not answer, NotReady if it refuses us or the disk is full,
+    InvalidRequest if there can be no store at that URI.
     """
+    storage.check_uri(repository_uri, field="repository")
     wanted: dict[str, list[int]] = defaultdict(list)
     for model, number in routed.versions_of(routes, pool=name):
         wanted[model].append(number)

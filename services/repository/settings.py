@@ -1,13 +1,11 @@
 """Settings of what a pod stages and of what is checked before an upgrade: CONCH_*, read once by the verb."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.repository.layout import Runtime
 from services.settings import SharedSettings
-
-RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "vllm"]
 
 
 class RoutedSettings(SharedSettings):
@@ -31,7 +29,7 @@ class StageSettings(RoutedSettings):
     """Name of the pool that the pod belongs to. CONCH_POOL."""
     staged: Path
     """The folder that Triton reads as its repository; this pod's alone. CONCH_STAGED."""
-    runtime: RuntimeName
+    runtime: Runtime
     """Runtime that the pod's Triton is started with. CONCH_RUNTIME."""
     compute_capability: str = "auto"
     """Of the pod's GPU, such as 9.0; auto asks nvidia-smi. Only for tensorrt. CONCH_COMPUTE_CAPABILITY."""
@@ -52,7 +50,7 @@ class PoolFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    runtime: RuntimeName = "onnxruntime"
+    runtime: Runtime = "onnxruntime"
     """Runtime that its servers are started with."""
     compute_capability: str = ""
     """Of its GPUs, where they are all alike; empty = not known."""

@@ -55,7 +55,8 @@ def _stage_version(
         version = versions.read_version(repository_uri, model, number)
         _check_certificate(version, runtime, allow_uncertified)
         with stores.translated(str(staged)):
-            copies.materialize(version, staged / model / str(number))
+            if copies.materialize(version, staged / model / str(number)):
+                log.info("version.staged", model=model, version=number, digest=version.digest)
             _stage_configs(layout.model_uri(repository_uri, model), staged / model, runtime)
     except ServiceError as error:
         error.metadata |= {"model": model, "version": str(number)}

@@ -188,6 +188,13 @@ def test_a_store_that_does_not_answer_ends_with_5(
     assert "storage did not answer" in (tmp_path / "termination-log").read_text()
 
 
+def test_a_repository_that_can_be_none_is_a_usage_error(
+    preflight: Preflight, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert preflight(routes(), uri="http://models") == 2
+    assert "'http://models' is no path and no URI of" in capsys.readouterr().err
+
+
 def test_files_that_cannot_be_read_are_named(
     preflight: Preflight, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
