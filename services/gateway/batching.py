@@ -6,16 +6,13 @@ through the coroutine `infer`. There is no timer: at one caller nothing ever wai
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
 from services.errors import BackendUnavailable, DeadlineExceeded, ServiceError
 from services.gateway.admission import Admission, too_late
-from services.gateway.calls import Batched, Call, Inferred, Request, Row
+from services.gateway.calls import Batched, BatchLimits, BatchObserver, Call, Inferred, Request, Row
 from services.gateway.queue import Queue, Waiting
-from services.gateway.settings import GatewaySettings
 from services.gateway.shapes import Shapes
 from services.tasks.encoding import Tokens, pad
 from services.tasks.tensors import Array
@@ -25,29 +22,6 @@ __all__ = ["BatchLimits", "BatchObserver", "Batched", "Batcher", "Infer", "Infer
 log = structlog.get_logger(__name__)
 
 Infer = Callable[[Mapping[str, Array], float | None], Awaitable[Inferred]]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """Calls under way at once at each server, and padded tokens that may wait."""
-
-    max_inflight: int = 1
-    queue_tokens: int = 65536
-
-    @classmethod
-    def of(cls, settings: GatewaySettings) -> "BatchLimits":
-        """Returns the limits that the settings ask for."""
-        return cls(settings.max_inflight, settings.queue_tokens)
-
-
-class BatchObserver(Protocol):
-    """Who is told of every batch that leaves, and where the queue's length can be read."""
-
-    def batch_sent(self, *, num_texts: int, num_tokens: int, num_padded_tokens: int) -> None:
-        """`num_tokens` of `num_texts` leave in a call of `num_padded_tokens`."""
-
-    def watch_queue(self, waiting_tokens: Callable[[], int]) -> None:
-        """`waiting_tokens()` returns the padded tokens that wait now."""
 
 
 class Batcher:

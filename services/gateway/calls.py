@@ -1,14 +1,16 @@
-"""What the batcher keeps of a request that waits and of a call that is under way.
+"""What the batcher keeps of a request that waits and of a call that is under way, and its limits.
 
 Knows their facts only; who moves them is `services.gateway.batching`.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from conch.v1 import inference_pb2
 from services.gateway.queue import Waiting
+from services.gateway.settings import GatewaySettings
 from services.tasks.encoding import Tokens
 from services.tasks.tensors import Array
 
@@ -77,3 +79,26 @@ class Call:
         if any(deadline is None for deadline in deadlines):
             return None
         return max(deadline for deadline in deadlines if deadline is not None) - now
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Calls under way at once at each server, and padded tokens that may wait."""
+
+    max_inflight: int = 1
+    queue_tokens: int = 65536
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> "BatchLimits":
+        """Returns the limits that the settings ask for."""
+        return cls(settings.max_inflight, settings.queue_tokens)
+
+
+class BatchObserver(Protocol):
+    """Who is told of every batch that leaves, and where the queue's length can be read."""
+
+    def batch_sent(self, *, num_texts: int, num_tokens: int, num_padded_tokens: int) -> None:
+        """`num_tokens` of `num_texts` leave in a call of `num_padded_tokens`."""
+
+    def watch_queue(self, waiting_tokens: Callable[[], int]) -> None:
+        """`waiting_tokens()` returns the padded tokens that wait now."""

@@ -109,11 +109,8 @@ def _verdict(
     if verdict.runtime == form.runtime:
         return verdict
     # For a pool of plans the twin's certificate is good, but not for the plan itself.
-    name = runtime_name(form.runtime)
-    refusal = NotReady(
-        f"{version.model}@{version.version} is not certified for {name}", reason="CERTIFICATE_MISSING"
-    )
-    return None if allowed else refusal
+    words = f"{version.model}@{version.version} is not certified for {runtime_name(form.runtime)}"
+    return None if allowed else NotReady(words, reason="CERTIFICATE_MISSING")
 
 
 def _certificate_refusal(version: models_pb2.Version, runtime: str) -> NotReady:

@@ -7,7 +7,6 @@ everything that changes what Triton holds; `pick` never waits.
 import asyncio
 import random
 from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import suppress
 
 import structlog
 from grpc_health.v1 import health
@@ -16,20 +15,18 @@ from conch.v1 import models_pb2
 from services.errors import ServiceError
 from services.gateway import dossier
 from services.gateway.crew import NoServer
+from services.gateway.liveness import CONFIRM_SECONDS, watch
 from services.gateway.loading import Loader
 from services.gateway.metrics import Metrics
 from services.gateway.served import ServedVersion
 from services.gateway.servers import Server
 from services.gateway.settings import GatewaySettings
-from services.gateway.table import FAILED, LOADING, SERVING, Entry, Key, Table, about, named
+from services.gateway.table import FAILED, LOADING, SERVING, Entry, Key, Table, about, keys_of, named
 from services.gateway.warming import Warming
 
 log = structlog.get_logger(__name__)
 
-_LIVENESS_SECONDS = 1.0
-_CONFIRM_SECONDS = 0.2
 _RETRY_FAILED_SECONDS = 60.0
-_MAX_BACKOFF_SECONDS = 2.0
 
 
 class LocalServing:
@@ -65,7 +62,7 @@ class LocalServing:
 
     async def start(self) -> None:
         """Watches Triton from now on: what it loses is brought back as long as it is routed."""
-        self._spawn(self._watch())
+        self._spawn(watch(self._look, self._suspicion))
 
     async def close(self) -> None:
         """Stops watching and drains. Triton keeps what it holds."""
@@ -78,12 +75,11 @@ class LocalServing:
     async def prepare(
         self, routes: Sequence[models_pb2.Route], *, wait: bool = True
     ) -> dict[str, ServiceError]:
-        """Brings the versions of `routes` up beside those that serve; returns the failures by model.
+        """Returns why which of `routes` did not come up; see serving.Serving. Always waits.
 
-        Nothing is shifted. What came up for a model that failed is taken down again. Always waits: Triton
-        loads what it is told to and nothing else.
+        What came up for a model that failed is taken down again.
         """
-        wanted = [key for route in routes for key in _keys(route)]
+        wanted = [key for route in routes for key in keys_of(route)]
         async with self._lock:
             self._keep(wanted)
             keys = [key for key in wanted if self._table.state(key)[0] != SERVING]
@@ -97,14 +93,11 @@ class LocalServing:
         return {model: error for (model, _), error in reversed(failures.items())}
 
     async def shift(self, routes: Iterable[models_pb2.Route], *, drop: Iterable[str] = ()) -> None:
-        """Sends calls along `routes` from now on, and none to the models in `drop`.
-
-        A version that was not prepared is LOADING and comes up in the background.
-        """
+        """Sends calls along `routes`; see serving.Serving."""
         for model in drop:
             self._table.drop(model)
         for route in routes:
-            self._keep(_keys(route))
+            self._keep(keys_of(route))
             self._table.hold(route)
         self._leave(self._table.keys(LOADING, SERVING, FAILED, held=False))
         if self._table.keys(LOADING, held=True):
@@ -112,38 +105,15 @@ class LocalServing:
         await self._table.publish()
 
     def has_moved(self) -> bool:
-        """Returns False: a failure that may pass is tried again by and by."""
-        return False
+        return False  # a failure that may pass is tried again by and by
 
     async def moved(self) -> None:
-        """Returns after the time that a look at Triton takes."""
-        await asyncio.sleep(_CONFIRM_SECONDS)
+        await asyncio.sleep(CONFIRM_SECONDS)
 
     async def pick_later(
         self, lack: NoServer, model: str, version: int, *, num_tokens: int, deadline: float
     ) -> ServedVersion:
-        """Raises `lack`: the one Triton that there is comes back with nothing loaded."""
-        raise lack
-
-    async def _watch(self) -> None:
-        backoff = 0.0
-        while True:
-            self._suspicion.clear()
-            backoff = 0.0 if await self._look_safely() else min(_MAX_BACKOFF_SECONDS, 2 * backoff or 0.1)
-            if backoff:
-                log.info("triton.awaited", retry_seconds=backoff)
-                await asyncio.sleep(backoff)
-                continue
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._suspicion.wait(), _LIVENESS_SECONDS)
-
-    async def _look_safely(self) -> bool:
-        try:
-            return await self._look()
-        except Exception:
-            # A bug must not end the watch: nothing would ever be brought back.
-            log.exception("serving.crashed")
-            return False
+        raise lack  # the one Triton that there is comes back with nothing loaded
 
     async def _look(self) -> bool:
         """Marks what Triton lost and brings it back; returns whether all that is routed was tried."""
@@ -168,7 +138,7 @@ class LocalServing:
     async def _lost(self) -> list[Key]:
         """Returns the versions that Triton does not hold any more, asked twice: busy is not gone."""
         lost = self._table.served()
-        for pause in (0.0, _CONFIRM_SECONDS):
+        for pause in (0.0, CONFIRM_SECONDS):
             if lost:
                 await asyncio.sleep(pause)
                 lost = [key for key in lost if not await self._triton.model_ready(*key)]
@@ -220,6 +190,7 @@ class LocalServing:
 
     def _fail(self, key: Key, error: ServiceError) -> None:
         log.warning("version.failed", model=key[0], version=key[1], reason=error.reason, error=error.message)
+        self._metrics.forget(*key)
         if not error.retryable:
             self._table.entries[key] = Entry(FAILED, error.message)
 
@@ -275,8 +246,3 @@ class LocalServing:
     def _num_tokens(self) -> int:
         served = [entry.served for entry in list(self._table.entries.values()) if entry.served]
         return sum(version.batcher.num_tokens for version in served if version.batcher)
-
-
-def _keys(route: models_pb2.Route) -> list[Key]:
-    numbers = dict.fromkeys([*(v.version for v in route.versions), *filter(None, [route.shadow])])
-    return [(route.model, number) for number in numbers]

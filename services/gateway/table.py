@@ -35,6 +35,12 @@ def named(key: Key) -> str:
     return f"{key[0]}@{key[1]}"
 
 
+def keys_of(route: models_pb2.Route) -> list[Key]:
+    """Returns the versions that a route names, its shadow last."""
+    numbers = dict.fromkeys([*(v.version for v in route.versions), *filter(None, [route.shadow])])
+    return [(route.model, number) for number in numbers]
+
+
 def about(key: Key, error: ServiceError) -> ServiceError:
     """Returns why a version does not serve, with the version in the sentence."""
     message = error.message if named(key) in error.message else f"{named(key)}: {error.message}"

@@ -137,11 +137,12 @@ class Warming:
         facts = Facts.of(dossier.version.manifest.checkpoint)
         # Not the version's own batcher: what it answers must come from this server alone.
         batcher = self._batcher(dossier, place.infer, with_metrics=False)
-        if warm:
-            await batcher.warm(self.settings.warm_seconds, parameters=task.warming_parameters(facts))
-        return await proving.prove(
+        figures = await proving.prove(
             golden, task=task, facts=facts, encoder=dossier.encoder, batcher=batcher, verdict=verdict
         )
+        if warm:  # last: what is wrong is not worth it
+            await batcher.warm(self.settings.warm_seconds, parameters=task.warming_parameters(facts))
+        return figures
 
     def _batcher(self, dossier: Dossier, infer: Infer, *, with_metrics: bool) -> Batcher:
         runtime = runtime_name(dossier.forms[0].runtime)

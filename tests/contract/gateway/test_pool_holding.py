@@ -114,7 +114,7 @@ async def test_a_pool_that_holds_other_versions_refuses_at_once(tmp_path: Path, 
     await cpu.add(2)
     async with over(tmp_path, cpu, routes=(route(v1=1),)) as stack:
         await until(lambda: sample(stack, "conch_pool_servers", pool="cpu", state="ready") == 1)
-        await until(lambda: ("cpu", ("sentiment", 1)) in stack.serving._members)
+        await until(lambda: ("cpu", ("sentiment", 1)) in stack.serving._roster.members)
         code, words, _ = await refusal(stack.classify())
         assert code is grpc.StatusCode.UNAVAILABLE
         assert "sentiment@1 is being loaded" in words

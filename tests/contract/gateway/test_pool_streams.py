@@ -92,7 +92,7 @@ async def test_a_stream_under_way_at_a_server_that_leaves_goes_on_to_its_end(
     (writing,) = (engine for engine in engines if engine.asks)
     cpu.name_only(*(engine for engine in engines if engine is not writing))
     writing.loaded.clear()
-    await until(lambda: writing.address not in stack.serving._pools["cpu"].servers)
+    await until(lambda: writing.address not in stack.serving._roster.pools["cpu"].servers)
     writing.release()
     assert text_of(await read(call)) == "two one "
 

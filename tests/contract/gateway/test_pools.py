@@ -133,7 +133,7 @@ async def test_a_rolling_replacement_fails_no_call(tmp_path: Path, cpu: Pool) ->
             new: list[FakeTriton] = []
             for pod in old:
                 new.append(await cpu.add(2))
-                await until(lambda: stack.serving._pools["cpu"].states()["proving"] == 0)
+                await until(lambda: stack.serving._roster.pools["cpu"].states()["proving"] == 0)
                 await proven_on(stack, *new, version=2)
                 await cpu.terminate(pod)
             await until(lambda: calls.versions[-1] == 2)
@@ -207,7 +207,7 @@ async def test_discovery_brings_servers_and_takes_them(tmp_path: Path, cpu: Pool
         second = await cpu.add(1)
         await proven_on(stack, first, second)
         cpu.name_only(second)
-        server = stack.serving._pools["cpu"].servers[first.address]
+        server = stack.serving._roster.pools["cpu"].servers[first.address]
         await until(lambda: server.is_leaving)
         first.calls.clear()
         for _ in range(6):
