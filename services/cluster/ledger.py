@@ -46,7 +46,7 @@ class _Note:
 
 
 class LedgerConfigMap:
-    """A routing.Ledger. `close` it in the loop that it was started in."""
+    """A gateway.keeping.Ledger. `close` it in the loop that it was started in."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         self._cluster = cluster

@@ -31,7 +31,7 @@ _LONGEST_PAUSE_SECONDS = 0.2
 
 
 class RoutesConfigMap:
-    """A routing.RoutesSource: what the API server says, and the mounted file until it said anything."""
+    """A gateway.keeping.RoutesSource: what the API server says, and the mounted file until it said a thing."""
 
     def __init__(self, cluster: Cluster, name: str, *, mounted: Path) -> None:
         self._cluster = cluster

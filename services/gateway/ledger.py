@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class LedgerFile:
-    """A routing.Ledger: an append-only file whose numbers run from 1 without gap; held in memory, too."""
+    """A keeping.Ledger: an append-only file whose numbers run from 1 without gap; held in memory, too."""
 
     def __init__(self, path: Path) -> None:
         """Reads what is there. A last line torn by a crash was never answered for: it is cut off."""

@@ -9,9 +9,9 @@ from services.cluster.client import Cluster, connect
 from services.cluster.ledger import LedgerConfigMap
 from services.cluster.routes import RoutesConfigMap
 from services.errors import NotReady
+from services.gateway.keeping import Ledger, RoutesSource
 from services.gateway.ledger import LedgerFile
 from services.gateway.routes import RoutesFile
-from services.gateway.routing import Ledger, RoutesSource
 from services.gateway.settings import GatewaySettings
 
 

@@ -36,7 +36,7 @@ class Shares:
 
 
 class RoutesFile:
-    """A routing.RoutesSource: a file, written whole or not at all, read anew when anyone changed it."""
+    """A keeping.RoutesSource: a file, written whole or not at all, read anew when anyone changed it."""
 
     problem = ""
     """A file always answers."""
