@@ -169,7 +169,7 @@ def _configs(uri: str, runtime: str, pool: Pool) -> dict[str, bytes]:
             raise NotReady(f"{uri} has no {path}, which {name} needs", reason="CONFIG_MISSING") from error
     own = texts[runtime]
     if runtime != pool.runtime and pool.device.compute_capability:
-        own = twins.on_gpu(own)
+        own = twins.on_gpu(own, source=storage.join(uri, layout.CONFIGS[runtime]))
     return {layout.CONFIGS[pool.runtime]: own} | {
         layout.CONFIGS[layout.DEFAULT_RUNTIME]: texts[layout.DEFAULT_RUNTIME]
     }

@@ -129,6 +129,13 @@ def test_a_twin_computes_on_the_gpu_in_fp32_if_there_is_one(
     assert config(tmp_path, "config.pbtxt").instance_group[0].kind == ModelInstanceGroup.KIND_CPU
 
 
+def test_a_configuration_that_is_none_is_said_of_the_version(stage: Stage, repository: str) -> None:
+    publish(repository)
+    (Path(repository) / "sentiment/config.pbtxt").write_bytes(b"\xff{")
+    [found] = stage(routes("sentiment@1"))
+    assert found.left_out[1].reason == "CONFIG_DAMAGED"
+
+
 def test_one_version_without_plan_takes_its_whole_model_to_the_twins(
     stage: Stage, repository: str, tmp_path: Path
 ) -> None:
