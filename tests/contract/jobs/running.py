@@ -4,18 +4,20 @@ import itertools
 import json
 import os
 import queue
+import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from conch.v1 import conversion_pb2_grpc, job_pb2, training_pb2, training_pb2_grpc
+from tests.contract.jobs.places import Local, Place
 
 ROOT = Path(__file__).parents[3]
 _WORKER = "tests.contract.jobs.scripted_worker"
@@ -25,7 +27,11 @@ _START_SECONDS = 60
 class Service:
     """One service process; `kill` and `start` again as you like: the home stays."""
 
-    def __init__(self, name: str, home: Path, **settings: str) -> None:
+    place: Place = Local()
+
+    def __init__(self, name: str, home: Path, place: Place | None = None, **settings: str) -> None:
+        if place is not None:
+            self.place = place
         self.name = name
         self.home = home
         self.settings = settings
@@ -40,7 +46,7 @@ class Service:
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"services.{self.name}"],
             cwd=ROOT,
-            env=environment(self.home, **self.settings),
+            env=environment(self.home, **self.place.settings() | self.settings),
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -58,10 +64,7 @@ class Service:
 
     def end(self) -> None:
         """Ends the service and every worker that it started, whatever happened before."""
-        for entry in self.log:
-            if entry.get("worker"):
-                with suppress(ProcessLookupError):
-                    os.killpg(int(entry["worker"]), signal.SIGKILL)
+        self.place.end([entry["worker"] for entry in self.log if entry.get("worker")])
         if self.process.poll() is None:
             self.kill()
 
@@ -124,10 +127,9 @@ class Service:
         return self.job(job_id)
 
     def worker_pid(self, job_id: str) -> int:
-        """Returns the pid of the worker that the service started last for a job."""
-        return next(
-            int(e["worker"]) for e in reversed(self.log) if e.get("job") == job_id and e.get("worker")
-        )
+        """Returns the pid of the worker that the service started or adopted last for a job."""
+        workers = (e["worker"] for e in reversed(self.log) if e.get("job") == job_id and e.get("worker"))
+        return self.place.pid(next(workers))
 
     def _read(self, stream: Any, lines: "queue.Queue[dict[str, Any] | None]") -> None:
         for line in stream:
@@ -170,6 +172,28 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
         "CONCH_RETRY_DELAY_SECONDS": "0.2",
         **settings,
     }
+
+
+def start_in_vain(name: str, home: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """Starts a service that cannot start; returns how it ended."""
+    command = [sys.executable, "-m", f"services.{name}"]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(home, **settings), capture_output=True, text=True, timeout=60
+    )
+
+
+def wait_for_exit(pid: int) -> None:
+    """Returns once a process is gone, whoever its parent is."""
+    fd = os.pidfd_open(pid)
+    assert select.select([fd], [], [], 30)[0]
+    os.close(fd)
+
+
+def forget_worker(home: Path) -> None:
+    """Leaves the database as a service does that is killed right after it started a worker."""
+    with sqlite3.connect(home / "conch.db") as connection:
+        connection.execute("UPDATE jobs SET worker_name = NULL, worker_mark = NULL")
+    connection.close()
 
 
 def training_spec(train_uri: Path | str, **fields: Any) -> training_pb2.TrainingSpec:

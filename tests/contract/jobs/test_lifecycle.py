@@ -9,17 +9,19 @@ from grpc_status import rpc_status
 
 from conch.v1 import job_pb2, training_pb2
 from tests.contract.jobs.conftest import Start
+from tests.contract.jobs.places import PLACES
 from tests.contract.jobs.running import Service, sequences, states, training_spec, warnings
 
 _S = job_pb2.JobStatus
 
 
-@pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One trainer for all: nothing here harms it."""
-    service = Service("trainer", tmp_path_factory.mktemp("home"))
-    yield service
-    service.end()
+@pytest.fixture(scope="module", params=PLACES)
+def trainer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One trainer for all, a place: nothing here harms it."""
+    with PLACES[request.param](tmp_path_factory.mktemp("place")) as place:
+        service = Service("trainer", tmp_path_factory.mktemp("home"), place)
+        yield service
+        service.end()
 
 
 def cancel(trainer: Service, job_id: str) -> training_pb2.TrainingJob:

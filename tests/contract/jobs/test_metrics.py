@@ -5,11 +5,18 @@ import socket
 import urllib.request
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.contract.jobs.conftest import Start
-from tests.contract.jobs.running import Service
-from tests.contract.jobs.test_survival import start_in_vain
+from tests.contract.jobs.places import Local, Place
+from tests.contract.jobs.running import Service, start_in_vain
+
+
+@pytest.fixture
+def place() -> Place:
+    """This machine alone."""
+    return Local()
 
 
 def scrape(trainer: Service) -> dict[str, float]:
