@@ -49,6 +49,8 @@ def main() -> int:
 
 async def serve(settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Raises CannotStartError."""
+    if settings.pools and settings.staged_by != "pool":
+        raise CannotStartError("CONCH_POOLS needs CONCH_STAGED_BY=pool: pools stage for themselves")
     stopped = asyncio.create_task(server.stop_signal())
     try:
         gateway = await Gateway.start(settings)

@@ -18,9 +18,10 @@ class PoolSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    address: str
+    address: str = Field(pattern=r"^(file:///.+|[^,\s]+:\d+(\s*,\s*[^,\s]+:\d+)*)$")
     """host:port of Triton's gRPC; a name with several addresses, such as that of a headless Service, means
-    as many servers, which come and go."""
+    as many servers, which come and go. Several may stand with commas between; file:///PATH is a file with
+    one a line, read anew about every second, where there is no DNS."""
     runtime: RuntimeName = "onnxruntime"
     """Runtime that its servers were started with."""
 

@@ -151,6 +151,42 @@ async def test_a_setting_that_makes_no_sense_is_one_readable_line_and_exit_2(tmp
     assert len(stderr.decode().splitlines()) == 1
 
 
+async def test_it_serves_over_pools_once_it_is_ready(tmp_path: Path, triton: FakeTriton) -> None:
+    publish(tmp_path / "repository", 1)
+    triton.loaded = {"sentiment": {1}}
+    (tmp_path / "routes.json").write_text(json.dumps(ROUTES))
+    pools = {"cpu": {"address": triton.address, "runtime": "onnxruntime"}}
+    process = await start(tmp_path, CONCH_POOLS=json.dumps(pools), CONCH_STAGED_BY="pool")
+    try:
+        port = (await event(process, "server.started"))["port"]
+        await event(process, "gateway.ready")
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert (await classify(channel)).served_by.version == 1
+        assert not triton.loads
+        process.terminate()
+        await process.communicate()
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"CONCH_POOLS": '{"cpu": {"address": "a:1"}}'}, "gateway: CONCH_POOLS needs CONCH_STAGED_BY=pool"),
+        ({"CONCH_POOLS": '{"cpu": {"address": "a"}}'}, "gateway: CONCH_POOLS_CPU_ADDRESS: "),
+    ],
+)
+async def test_pools_that_cannot_be_are_one_readable_line_and_exit_2(
+    tmp_path: Path, settings: dict[str, str], words: str
+) -> None:
+    process = await start(tmp_path, **settings)
+    _, stderr = await process.communicate()
+    assert process.returncode == 2
+    assert stderr.decode().startswith(words)
+
+
 async def test_a_stop_before_triton_was_ever_there_is_quick_and_clean(tmp_path: Path) -> None:
     process = await start(tmp_path, CONCH_TRITON_ADDRESS="127.0.0.1:1")
     await event(process, "server.started")
