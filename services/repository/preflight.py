@@ -75,16 +75,18 @@ def _no_pool(route: models_pb2.Route, pools: Mapping[str, PoolFacts]) -> Problem
 
 
 def _devices(model: str, numbers: Iterable[int], facts: PoolFacts, repository_uri: str) -> list[Device]:
-    """Returns the devices that the pool's pods may have: one kind that plans were built for each, or none."""
-    if facts.runtime != "tensorrt" or facts.compute_capability:
-        return [Device(facts.compute_capability, facts.tensorrt_version)]
+    """Returns the devices that the pool's pods may find: each that a plan was built for, or none such."""
+    said = Device(facts.compute_capability, facts.tensorrt_version)
+    if facts.runtime != "tensorrt" or said.compute_capability or not said.tensorrt_version:
+        return [said]
     unreadable: Failures = {}
     devices = []
     for number in numbers:
         with choosing.gathered(unreadable, number):
             manifest = versions.read_version(repository_uri, model, number).manifest
             devices += [Device(plan.compute_capability, plan.tensorrt_version) for plan in manifest.plans]
-    return [*dict.fromkeys(devices), Device()]
+    same = [device for device in devices if device.tensorrt_version == said.tensorrt_version]
+    return [*dict.fromkeys(same), said]
 
 
 def _refused(numbers: Iterable[int], choices: list[Choice]) -> list[Problem]:

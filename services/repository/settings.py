@@ -53,9 +53,9 @@ class PoolFacts(BaseModel):
     runtime: Runtime = "onnxruntime"
     """Runtime that its servers are started with."""
     compute_capability: str = ""
-    """Of its GPUs, where they are all alike; empty = not known."""
+    """Of its GPUs, where they are all alike; empty = each pod asks its own."""
     tensorrt_version: str = ""
-    """TensorRT of its image; empty = not known."""
+    """TensorRT of its image; empty = not known, so that its pods trust no plan."""
     own_backends: bool = True
     """Whether Conch's own backends were brought along: text2text-generation, text-generation on CPUs."""
 

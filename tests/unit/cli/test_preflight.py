@@ -13,7 +13,10 @@ from services.cli.__main__ import main
 from tests.unit.repository.planned import H100, T4, publish, routes
 
 Preflight = Callable[..., int]
-POOLS = {"cpu": {"runtime": "openvino", "address": "triton-cpu:8001"}, "gpu": {"runtime": "tensorrt"}}
+POOLS = {
+    "cpu": {"runtime": "openvino", "address": "triton-cpu:8001"},
+    "gpu": {"runtime": "tensorrt", "tensorrt_version": H100[1]},
+}
 
 
 @pytest.fixture
@@ -137,6 +140,9 @@ def test_a_pool_of_gpus_is_told_by_what_each_model_would_be_served(
         "gpu: topics 1 by onnxruntime",
         "preflight ok: 2 versions of 2 models",
     ]
+    unknown = {"gpu": {"runtime": "tensorrt"}}
+    assert preflight(wanted, pools=unknown) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "gpu: sentiment 1 by onnxruntime"
     known = {"gpu": {"runtime": "tensorrt", "compute_capability": "7.5", "tensorrt_version": H100[1]}}
     assert preflight(wanted, pools=known) == 0
     first = capsys.readouterr().out.splitlines()[0]
@@ -144,9 +150,10 @@ def test_a_pool_of_gpus_is_told_by_what_each_model_would_be_served(
 
 
 def test_a_pool_of_gpus_without_plan_or_twin_is_refused(refused: Refused, repository: str) -> None:
-    publish(repository, plans=[T4], certified=["openvino"])
-    [sentence] = refused(routes("sentiment@1"))
-    assert "sentiment@1: this pod has no GPU" in sentence
+    publish(repository, plans=[T4], certified=["openvino", "tensorrt"])
+    unknown = {"gpu": {"runtime": "tensorrt", "compute_capability": "7.5"}}
+    [sentence] = refused(routes("sentiment@1"), pools=unknown)
+    assert "TensorRT of unknown version, its plans are for 7.5" in sentence
     assert "sentiment@1 is not certified for onnxruntime" in sentence
 
 
