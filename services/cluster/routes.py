@@ -26,19 +26,24 @@ log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 0.5
 # The file may be a minute older than the ConfigMap that it is mounted from.
 _FIRST_ANSWER_SECONDS = 2.0
+_WATCH_SECONDS = 60
 _TRIES = 20
 _LONGEST_PAUSE_SECONDS = 0.2
 
 
 class RoutesConfigMap:
-    """A gateway.keeping.RoutesSource: what the API server says, and the mounted file until it said a thing."""
+    """A gateway.keeping.RoutesSource: what the API server says, and until it does the mounted file."""
 
     def __init__(self, cluster: Cluster, name: str, *, mounted: Path) -> None:
         self._cluster = cluster
         self._name = name
         self._mounted = mounted
         self._watched = Watched(
-            cluster, CONFIG_MAPS, fields=f"metadata.name={name}", on_change=lambda _, obj: self._see(obj)
+            cluster,
+            CONFIG_MAPS,
+            fields=f"metadata.name={name}",
+            watch_seconds=_WATCH_SECONDS,
+            on_change=lambda _, obj: self._see(obj),
         )
         self._newest: Object | None = None
         self._written = 0

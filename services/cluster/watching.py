@@ -43,15 +43,18 @@ class Watched:
         *,
         labels: str = "",
         fields: str = "",
+        watch_seconds: int = 300,
         on_change: OnChange = lambda name, obj: None,
         on_listed: Callable[[], None] = lambda: None,
     ) -> None:
+        """A server that is gone without a word is noticed soon after `watch_seconds`, when a watch should end."""
         self._cluster = cluster
         self._resource = resource
         self._labels = labels
         self._fields = fields
         self._on_change = on_change
         self._on_listed = on_listed
+        self._watch_seconds = watch_seconds
         self._version = ""
         self._backoff_seconds = _FIRST_BACKOFF_SECONDS
         self.objects: dict[str, Object] = {}
@@ -90,7 +93,11 @@ class Watched:
 
     async def _watch(self) -> None:
         watch = self._cluster.watch(
-            self._resource, version=self._version, labels=self._labels, fields=self._fields
+            self._resource,
+            version=self._version,
+            labels=self._labels,
+            fields=self._fields,
+            seconds=self._watch_seconds,
         )
         async with watch as events:
             self.problem = ""
