@@ -32,7 +32,7 @@ def main() -> int:
         return worker_pb2.WorkOrder(conversion=spec, output_uri=repository_uri, version=job.version)
 
     kind = Kind(KIND, settings.converter_worker_module, order)
-    register = partial(_register, repository_uri, Placement(settings))
+    register = partial(_register, repository_uri, Placement.of(settings))
     address = settings.converter_address
     return uvloop.run(
         serve(

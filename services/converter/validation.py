@@ -10,7 +10,7 @@ from conch.v1 import conversion_pb2, job_pb2, models_pb2
 from services import storage
 from services.errors import InvalidRequest, NotFound, NotReady, ServiceError
 from services.jobs import sources
-from services.jobs.placement import Placement
+from services.jobs.placement import ONE_MACHINE, Placement
 from services.jobs.violations import Violations
 from services.tasks import Task, find_task
 
@@ -32,7 +32,7 @@ def complete(spec: conversion_pb2.ConversionSpec) -> conversion_pb2.ConversionSp
     return full
 
 
-def check(spec: conversion_pb2.ConversionSpec, placement: Placement) -> None:
+def check(spec: conversion_pb2.ConversionSpec, placement: Placement = ONE_MACHINE) -> None:
     """Raises InvalidRequest that names every field of a completed spec that can never succeed.
 
     Reads the checkpoint's manifest. Raises BackendUnavailable if its store does not answer.

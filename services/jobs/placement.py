@@ -14,8 +14,14 @@ _MOST_NODES = 64
 class Placement:
     """The choices of one service: none on one machine, the operator's profiles in a cluster."""
 
-    def __init__(self, settings: JobSettings) -> None:
-        self._templates: Path | None = settings.job_templates if settings.executor == "kubernetes" else None
+    def __init__(self, templates: Path | None) -> None:
+        """`templates` holds the profiles, `<profile>.yaml` each; None on one machine."""
+        self._templates = templates
+
+    @classmethod
+    def of(cls, settings: JobSettings) -> "Placement":
+        """Returns what the settings allow."""
+        return cls(settings.job_templates if settings.executor == "kubernetes" else None)
 
     def check_profile(self, found: Violations, profile: str) -> None:
         """Notes a profile that there is none of. Files are looked at anew: an operator may add one."""
@@ -32,3 +38,7 @@ class Placement:
             found.within("spec.num_nodes", num_nodes, 1, _MOST_NODES)
         elif num_nodes > 1:
             found.add("spec.num_nodes", "must be 1: jobs run on the service's own machine")
+
+
+ONE_MACHINE = Placement(None)
+"""Nothing to choose."""

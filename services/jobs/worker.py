@@ -23,6 +23,8 @@ from services.settings import SharedSettings
 
 Result = training_pb2.TrainingResult | conversion_pb2.ConversionResult
 Run = Callable[[worker_pb2.WorkOrder, Reporter], Result]
+_RANK = "RANK"
+"""Set by torchrun for each of several processes that work on one order: only the first, 0, reports."""
 EXIT_CRASHED = 1
 """Exit code after an exception that is no ServiceError: the traceback is in the worker's log."""
 EXIT_UNDELIVERED = 74
@@ -46,7 +48,8 @@ def main(run: Run) -> NoReturn:
     order = json_format.Parse(path.read_bytes(), worker_pb2.WorkOrder())
     # Nobody reads a spool that goes with its pod, and an order that is mounted leaves no room for one.
     spool = None if order.HasField("flush_timeout") else path.with_name(SPOOL)
-    report = Reporter(spool, order=path, attempt=order.attempt)
+    first = int(os.environ.get(_RANK, "0")) == 0
+    report = Reporter(spool if first else None, order=path if first else None, attempt=order.attempt)
     signal.signal(signal.SIGTERM, lambda *_: report.cancel())
     code = _attempt(run, order, report)
     delivered = report.close(flush_seconds=_flush_seconds(order))

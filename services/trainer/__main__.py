@@ -42,7 +42,7 @@ def main() -> int:
             address=address,
             settings=settings,
             make_executor=choose_executor,
-            register=partial(_register, Placement(settings)),
+            register=partial(_register, Placement.of(settings)),
         )
     )
 

@@ -8,7 +8,7 @@ import os
 from conch.v1 import job_pb2, training_pb2
 from services import storage
 from services.jobs import sources
-from services.jobs.placement import Placement
+from services.jobs.placement import ONE_MACHINE, Placement
 from services.jobs.violations import Violations
 from services.tasks import TASKS, find_task
 from services.trainer.defaults import with_defaults
@@ -28,7 +28,7 @@ def complete(spec: training_pb2.TrainingSpec) -> training_pb2.TrainingSpec:
     return full
 
 
-def check(spec: training_pb2.TrainingSpec, placement: Placement) -> None:
+def check(spec: training_pb2.TrainingSpec, placement: Placement = ONE_MACHINE) -> None:
     """Raises InvalidRequest that names every field of a completed spec that can never succeed."""
     found = Violations()
     with found.gathered():

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
 
 from conch.v1 import job_pb2, training_pb2, worker_pb2
-from services.errors import AlreadyExists, BackendUnavailable, NotFound, NotReady
+from services.errors import AlreadyExists, BackendUnavailable, NotFound, NotReady, Unauthenticated
 from services.jobs.credentials import Caller
 from services.jobs.database import Database
 from services.jobs.outcomes import Death
 from services.jobs.store import NewJob, Store
 from services.jobs.tables import Base
-from services.jobs.term import Term
+from services.jobs.term import Term, TermOver
+from tests.contract.jobs.running import ROOT
 from tests.integration.postgres import PASSWORD, Postgres
 
 _S = job_pb2.JobStatus
@@ -287,3 +291,76 @@ def test_an_id_that_no_job_can_have_is_not_found(store: Store) -> None:
             store.get("training", job_id)
         with pytest.raises(NotFound):
             store.request_cancel("training", job_id)
+
+
+def test_a_leader_whose_term_is_over_changes_nothing(database: Database, store: Store, term: Term) -> None:
+    for name in "ab":
+        store.create(new(name))
+    claim(term, store)
+    Term.begin(database, "conversion")
+    term.renew_token("a", attempt=1, token="renewed")
+    Term.begin(database, "training")
+    for change in (
+        term.claim_next,
+        lambda: term.renew_token("a", attempt=1, token="late"),
+        lambda: term.record_worker("a", attempt=1, name="late", mark=""),
+        lambda: term.conclude("a", attempt=1, reports=[], death=Death("late")),
+    ):
+        with pytest.raises(TermOver):
+            change()
+    assert [store.get("training", name).state for name in "ab"] == [_S.STATE_RUNNING, _S.STATE_PENDING]
+    assert store.begin_attempt("a", replace(WORKER, token="renewed")) == 0
+
+
+def test_terms_that_begin_at_once_differ_and_the_last_alone_holds(database: Database, store: Store) -> None:
+    store.create(new("a"))
+    terms = at_once([lambda: Term.begin(database, "training")] * 6)
+
+    def holds(term: Term) -> bool:
+        try:
+            return term.claim_next() is not None
+        except TermOver:
+            return False
+
+    assert sorted(map(holds, terms)) == [False] * 5 + [True]
+
+
+def test_an_attempt_is_opened_by_its_own_token_and_reported_on_by_its_last_runner(
+    store: Store, term: Term
+) -> None:
+    store.create(new("a"))
+    claim(term, store)
+    with pytest.raises(Unauthenticated):
+        store.begin_attempt("a", replace(WORKER, token="guess"))
+    assert store.take_report("a", WORKER, report(1)) == 1
+    second = replace(WORKER, runner="second")
+    assert store.begin_attempt("a", second) == 1
+    with pytest.raises(NotReady):
+        store.take_report("a", WORKER, report(2))
+    assert store.take_report("a", second, report(2)) == 2
+
+
+def test_a_database_of_the_first_release_keeps_its_jobs_and_its_running_workers(url: str) -> None:
+    database = Database(url)
+    with database.write() as session:
+        migrate_to(session.connection(), "0001")
+        session.execute(text(_OLD_JOB))
+    database.migrate()
+    (job,) = Term.begin(database, "training").running()
+    assert (job.id, job.worker_name, job.worker_mark) == ("old", "4711", "boot/1")
+    assert Store(database).events("old", from_sequence=1, limit=10) == []
+    database.close()
+
+
+_OLD_JOB = """
+INSERT INTO jobs (id, kind, spec, state, attempt, max_attempts, create_time, not_before, last_sequence,
+                  cancel_requested, version, folder, worker_sequence, worker_pid, worker_mark)
+VALUES ('old', 'training', '', 2, 1, 3, 1, 0, 0, FALSE, 0, '/jobs/old', 0, 4711, 'boot/1')
+"""
+
+
+def migrate_to(connection: Connection, revision: str) -> None:
+    """Makes the tables of an earlier release."""
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(ROOT / "services" / "jobs" / "migrations"))
+    command.upgrade(config, revision)

@@ -1,4 +1,4 @@
-"""What only workers on the service's own machine do: spools and folders, and what keeps a service from starting."""
+"""What only workers on this machine do: spools and folders; and what keeps a service from serving."""
 
 import sqlite3
 from pathlib import Path
