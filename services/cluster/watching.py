@@ -47,7 +47,7 @@ class Watched:
         on_change: OnChange = lambda name, obj: None,
         on_listed: Callable[[], None] = lambda: None,
     ) -> None:
-        """A server that is gone without a word is noticed soon after `watch_seconds`, when a watch should end."""
+        """A server that is gone without a word is noticed `watch_seconds` and some later at most."""
         self._cluster = cluster
         self._resource = resource
         self._labels = labels
