@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo demo-all test check format protos bench bench-generation bench-autoscaling golden clean
+.PHONY: help setup up demo demo-all test check rehearse format protos bench bench-generation bench-autoscaling golden clean
 
 help: ## This page
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ check: setup ## Format, lint, types, import rules, contract
 	.venv/bin/mypy
 	.venv/bin/lint-imports --verbose >/dev/null || .venv/bin/lint-imports
 	scripts/protos.sh --check
+
+rehearse: setup ## A rollout by the chart without a cluster: real Tritons, real gateways, steady calls
+	@scripts/chart_tools.sh
+	@$(PYTHON) -m tests.rehearsal
 
 format: setup ## Let ruff format and mend what it can
 	.venv/bin/ruff format .

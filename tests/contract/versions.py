@@ -51,10 +51,12 @@ def publish(
     files: Mapping[str, bytes] | None = None,
     configs: Mapping[str, str] | None = None,
     logits: Logits = sum_logits,
+    plans: Sequence[models_pb2.Plan] = (),
 ) -> Path:
     """Publishes a version and returns its folder.
 
-    `files` are graphs by name ("model.onnx", "openvino.onnx"), each certified.
+    `files` are graphs by name ("model.onnx", "openvino.onnx"), each certified. `plans` are certified, too;
+    what lies in them is no plan.
     `shift` is added to its golden logits (a version that then answers wrong), `certificate` may change
     its certificate, `certified=False` leaves it out.
     """
@@ -62,15 +64,17 @@ def publish(
         folder = Path(name)
         for path, data in (files or {"model.onnx": f"graph of {model} {version}".encode()}).items():
             (folder / path).write_bytes(data)
+        for plan in plans:
+            (folder / plan.path).write_bytes(f"plan of {model} {version}".encode())
         (folder / "tokenizer.json").write_bytes((minilm() / "tokenizer.json").read_bytes())
         (folder / "golden.json").write_text(json_format.MessageToJson(golden(shift=shift, logits=logits)))
         if certified:
-            made = _certificate(folder, model, version)
+            made = _certificate(folder, model, version, plans)
             if certificate:
                 certificate(made)
             (folder / "certificate.json").write_text(json_format.MessageToJson(made))
         configs = configs or {"config.pbtxt": _CONFIG % model}
-        _publish(folder, repository, model, version, task, configs)
+        _publish(folder, repository, model, version, task, configs, plans)
     return repository / model / str(version)
 
 
@@ -104,7 +108,10 @@ def route(model: str = "sentiment", **weights: int) -> models_pb2.Route:
     return models_pb2.Route(model=model, versions=versions)
 
 
-def _certificate(folder: Path, model: str, version: int) -> models_pb2.Certificate:
+def _certificate(
+    folder: Path, model: str, version: int, plans: Sequence[models_pb2.Plan]
+) -> models_pb2.Certificate:
+    readers = _READERS | {plan.path: (job_pb2.RUNTIME_TENSORRT, plan.precision) for plan in plans}
     verdicts = [
         job_pb2.Verdict(
             runtime=runtime,
@@ -114,7 +121,7 @@ def _certificate(folder: Path, model: str, version: int) -> models_pb2.Certifica
             figures=_figures(precision),
             num_examples=500,
         )
-        for file, (runtime, precision) in _READERS.items()
+        for file, (runtime, precision) in readers.items()
         if (folder / file).exists()
     ]
     return models_pb2.Certificate(
@@ -133,7 +140,13 @@ def _encoder() -> Encoder:
 
 
 def _publish(
-    folder: Path, repository: Path, model: str, version: int, task: str, configs: Mapping[str, str]
+    folder: Path,
+    repository: Path,
+    model: str,
+    version: int,
+    task: str,
+    configs: Mapping[str, str],
+    plans: Sequence[models_pb2.Plan],
 ) -> None:
     checkpoint = models_pb2.CheckpointManifest(task=task, labels=LABELS, max_length=MAX_LENGTH)
     manifest = models_pb2.VersionManifest(
@@ -142,6 +155,7 @@ def _publish(
         conversion_job=f"convert-{model}-{version}",
         checkpoint_digest=f"digest-{version}",
         checkpoint=checkpoint,
+        plans=plans,
     )
     publishing.publish(
         folder,

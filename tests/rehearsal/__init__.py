@@ -1,0 +1,1 @@
+"""A rollout rehearsed without a cluster: `python -m tests.rehearsal`, or `make rehearse`."""
