@@ -4,8 +4,8 @@ Knows calls and who may take them; knows nothing about how a server came to be a
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -20,6 +20,10 @@ from services.tasks.rpcs import Piece, Prompt
 from services.tasks.tensors import Array
 
 log = structlog.get_logger(__name__)
+
+_MAX_MOVES = 1
+# Other reasons are of texts that somebody worked on, or of our own.
+_REFUSED = ("TRITON_LEAVING", "TRITON_UNAVAILABLE")
 
 
 class NoServer(BackendUnavailable):  # named like the statuses that services.errors has
@@ -76,16 +80,6 @@ class Place:
             self.server.num_inflight -= 1
         return Inferred(outputs, self.served_by)
 
-    async def write(self, prompt: Prompt, deadline: float | None) -> AsyncGenerator[Piece, None]:
-        """Yields the pieces of a text that is written here."""
-        self.server.num_inflight += 1
-        try:
-            async with aclosing(self.writer.write(prompt, deadline=deadline)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        finally:
-            self.server.num_inflight -= 1
-
 
 class Crew:
     """Who answers for one version; a batching.Infer and a streams.Writer."""
@@ -115,74 +109,65 @@ class Crew:
 
     async def infer(self, inputs: Mapping[str, Array], seconds: float | None) -> Inferred:
         """Returns the outputs of one call. Raises NoServer, or what Triton.infer raises."""
-        began = time.monotonic()
-        place = self._next()
-        try:
-            return await place.infer(inputs, seconds)
-        except BackendUnavailable as error:
-            other = self._other(place, error)
-        left = None if seconds is None else seconds - (time.monotonic() - began)
-        return await self._last_try(other, inputs, left)
+        began, place, moves = time.monotonic(), self._next(), 0
+        while True:
+            left = None if seconds is None else seconds - (time.monotonic() - began)
+            try:
+                return await place.infer(inputs, left)
+            except BackendUnavailable as error:
+                place, moves = self._other(place, error, moves=moves), moves + 1
 
     async def write(self, prompt: Prompt, *, deadline: float | None) -> AsyncGenerator[Piece, None]:
-        """Yields the pieces of one text; begins anew elsewhere if it is refused before its first piece."""
-        place, has_begun = self._next(), False
-        try:
-            async with aclosing(self._written(place, prompt, deadline)) as pieces:
-                async for piece in pieces:
-                    has_begun = True
-                    yield piece
-            return
-        except BackendUnavailable as error:
-            if has_begun or error.reason in ("VERSION_UNLOADING", "TEXT_GIVEN_UP"):
-                raise
-            place = self._other(place, error)
-        async with aclosing(self._written(place, prompt, deadline)) as pieces:
-            async for piece in pieces:
-                yield piece
+        """Yields the pieces of one text; begins anew elsewhere if it is refused before its first piece.
+
+        Raises NoServer, or what TritonWriter.write raises.
+        """
+        place, moves, has_begun = self._next(), 0, False
+        while True:
+            try:
+                with self._writes_at(place):
+                    async with aclosing(place.writer.write(prompt, deadline=deadline)) as pieces:
+                        async for piece in pieces:
+                            has_begun = True
+                            yield piece
+                return
+            except BackendUnavailable as error:
+                if has_begun or error.reason not in _REFUSED:
+                    raise
+                place, moves = self._other(place, error, moves=moves), moves + 1
 
     def end(self) -> None:
         """Ends all texts under way, also at servers that left."""
         for writer in self._writing:
             writer.end()
 
-    async def _written(
-        self, place: Place, prompt: Prompt, deadline: float | None
-    ) -> AsyncGenerator[Piece, None]:
+    @contextmanager
+    def _writes_at(self, place: Place) -> Iterator[None]:
+        place.server.num_inflight += 1
         self._writing.append(place.writer)
         try:
-            async with aclosing(place.write(prompt, deadline)) as pieces:
-                async for piece in pieces:
-                    yield piece
+            yield
         finally:
+            place.server.num_inflight -= 1
             self._writing.remove(place.writer)
 
-    async def _last_try(self, place: Place, inputs: Mapping[str, Array], seconds: float | None) -> Inferred:
-        try:
-            return await place.infer(inputs, seconds)
-        except BackendUnavailable as error:
-            if error.reason == "TRITON_LEAVING":
-                self._nobody(error)
-            raise
-
     def _next(self, but: Place | None = None) -> Place:
-        places = [p for p in self.places if p is not but] if but else self.places
+        places = [p for p in self.places if p.server is not but.server] if but else self.places
         if not places:
             self._nobody()
         self._turn += 1
         start = self._turn % len(places)
         return min(places[start:] + places[:start], key=lambda place: place.burden)
 
-    def _other(self, place: Place, error: BackendUnavailable) -> Place:
-        """Returns who else may take a refused call; if there is nobody, raises what it means."""
-        try:
+    def _other(self, place: Place, error: BackendUnavailable, *, moves: int) -> Place:
+        """Returns who else may take a refused call; if there is nobody, raises what that means."""
+        if moves < _MAX_MOVES and any(other.server is not place.server for other in self.places):
             other = self._next(but=place)
-        except NoServer:
-            if error.reason == "TRITON_LEAVING":
-                self._nobody(error)
-            raise error from None
-        log.info("call.moved", subject=self._subject, server=place.server.address, reason=error.reason)
-        return other
+            log.info("call.moved", subject=self._subject, server=place.server.address, reason=error.reason)
+            return other
+        if error.reason == "TRITON_LEAVING":
+            self._nobody(error)
+        raise error
 
     def _nobody(self, error: BackendUnavailable | None = None) -> NoReturn:
         where = f" in pool {self._pool}" if self._pool else ""
