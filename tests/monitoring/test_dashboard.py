@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.monitoring import shipped
-from tests.monitoring.test_rules import promtool
+from tests.monitoring.prometheus import promtool
 
 PANELS = shipped.dashboard()["panels"]
 

@@ -1,8 +1,6 @@
 """Rules as promtool sees them: accepted, unit-tested each, and explained to whoever is woken."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +8,11 @@ import pytest
 import yaml
 
 from tests.monitoring import shipped
+from tests.monitoring.prometheus import promtool
 
 HERE = Path(__file__).parent
 UNIT_TESTS = sorted(HERE.glob("*.test.yaml"))
 RUNBOOKS = HERE.parents[1] / "docs/alerts.md"
-_MISSING = "promtool is not installed; run: apt-get install -y prometheus"
-
-
-def promtool(*arguments: str | Path) -> str:
-    """Returns what promtool printed; fails with it if promtool is not content."""
-    assert shutil.which("promtool"), _MISSING
-    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def expectations() -> list[dict[str, Any]]:
