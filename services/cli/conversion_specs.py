@@ -44,6 +44,10 @@ class ConversionOptions:
     conversion_attempts: Annotated[
         int, Option(help="Attempts before FAILED. Default 3.", rich_help_panel=_PROOF)
     ] = 0
+    conversion_profile: Annotated[
+        str,
+        Option(help="In a cluster: the kind of machine, as its operator named it.", rich_help_panel=_PROOF),
+    ] = ""
 
 
 def conversion_spec(checkpoint: str, options: ConversionOptions) -> conversion_pb2.ConversionSpec:
@@ -58,6 +62,7 @@ def conversion_spec(checkpoint: str, options: ConversionOptions) -> conversion_p
         limits={name: number(value, f"--limit {name}") for name, value in limits.items()},
         num_parity_examples=options.parity_examples,
         max_attempts=options.conversion_attempts,
+        profile=options.conversion_profile,
     )
 
 

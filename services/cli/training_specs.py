@@ -106,6 +106,12 @@ class TrainingOptions:
         Option("--no-training", help="Measure and keep the base model as it is.", rich_help_panel=_FIT),
     ] = False
     max_attempts: Annotated[int, Option(help="Attempts before FAILED. Default 3.", rich_help_panel=_FIT)] = 0
+    profile: Annotated[
+        str, Option(help="In a cluster: the kind of machine, as its operator named it.", rich_help_panel=_FIT)
+    ] = ""
+    nodes: Annotated[
+        int, Option(help="In a cluster: machines that train together. Default 1.", rich_help_panel=_FIT)
+    ] = 0
 
 
 def training_spec(data: str, options: TrainingOptions) -> training_pb2.TrainingSpec:
@@ -120,6 +126,8 @@ def training_spec(data: str, options: TrainingOptions) -> training_pb2.TrainingS
         hyperparameters=_hyperparameters(options),
         max_attempts=options.max_attempts,
         task_spec=chosen,
+        profile=options.profile,
+        num_nodes=options.nodes,
     )
 
 

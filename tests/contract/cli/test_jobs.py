@@ -36,6 +36,13 @@ def test_train_leaves_hub_ids_and_uris_as_they_are(conch: Conch, services: FakeS
     assert (spec.dataset.train_uri, spec.base_model) == ("s3://bucket/a.csv", "bert-base-cased")
 
 
+def test_ship_says_on_which_machines_of_a_cluster_each_job_runs(conch: Conch, services: FakeServices) -> None:
+    conch(*SHIP, "--profile", "gpu", "--nodes", "4", "--conversion-profile", "cpu")
+    training = next(iter(services.training.jobs.values())).spec
+    conversion = next(iter(services.conversion.jobs.values())).spec
+    assert (training.profile, training.num_nodes, conversion.profile) == ("gpu", 4, "cpu")
+
+
 def test_train_makes_an_id_from_the_files_name(conch: Conch, services: FakeServices) -> None:
     conch(*TRAIN, "--no-watch")
     assert next(iter(services.training.jobs)).startswith("reviews-")
