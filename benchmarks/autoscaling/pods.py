@@ -30,7 +30,7 @@ class Delays:
     readiness: float = 3.0
     discover: float = 2.0
     prove: float = 0.0
-    drain: float = 10.0
+    drain: float = 30.0
 
     @property
     def ready(self) -> float:
