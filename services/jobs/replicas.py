@@ -66,12 +66,11 @@ class _OverPostgres:
                 await self._stay_connected()
             except (psycopg.Error, OSError, BackendUnavailable) as error:
                 log.warning("replicas.missed", problem=str(error).strip(), retry_seconds=_LOOK_SECONDS)
-            finally:
-                await self._leading.end()
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _stay_connected(self) -> None:
-        async with await self._connect() as connection:
+        connection = await self._connect()
+        try:
             await connection.execute(f"LISTEN {CHANNEL}")
             # Whatever happened while nobody listened.
             self._changes.ring_all()
@@ -79,9 +78,14 @@ class _OverPostgres:
                 await asyncio.wait_for(self._seek_lead(connection), _ANSWER_SECONDS)
                 async for news in connection.notifies(timeout=_LOOK_SECONDS):
                     self._hear(news.payload)
+        finally:
+            # First of all: who leads on a connection that is no more would have company soon.
+            await self._leading.end()
+            await connection.close()
 
     async def _connect(self) -> "psycopg.AsyncConnection[tuple[object, ...]]":
         arguments = self._database.connect_arguments()
+        arguments["application_name"] = f"conch-{self._kind}"
         connection = await psycopg.AsyncConnection.connect(**arguments, autocommit=True)
         for statement in _SESSION:
             try:

@@ -12,6 +12,7 @@ import pytest
 
 from conch.v1 import job_pb2, training_pb2
 from tests.contract.jobs.running import Service, sequences, states, warnings
+from tests.integration.cut_off import Way
 from tests.integration.postgres import Postgres
 
 _S = job_pb2.JobStatus
@@ -44,6 +45,14 @@ def start_pair(tmp_path: Path) -> Iterator[StartPair]:
     yield start_pair
     for service in started:
         service.end()
+
+
+@pytest.fixture
+def leader_way(postgres: Postgres) -> Iterator[Way]:
+    """A way to the database that can go dead."""
+    way = Way(postgres.port)
+    yield way
+    way.close()
 
 
 def runs(home: Path) -> Counter[str]:
@@ -148,6 +157,40 @@ def test_a_leader_that_freezes_is_followed_by_another_and_does_no_harm_when_it_t
     end.touch()
     assert_told_once(list(leader.watch("k")), 2)
     assert runs(tmp_path) == Counter(k=1)
+
+
+def test_a_leader_whose_way_to_the_database_is_dead_leads_no_more(
+    postgres: Postgres, tmp_path: Path, leader_way: Way
+) -> None:
+    url = postgres.new_database()
+    far = Service(
+        "trainer", tmp_path, CONCH_DATABASE_URL=url.replace(str(postgres.port), str(leader_way.port))
+    )
+    try:
+        far.wait_for_log("leader.began")
+        near = Service("trainer", tmp_path, CONCH_DATABASE_URL=url)
+        try:
+            assert_hands_over(far, near, leader_way)
+        finally:
+            near.end()
+    finally:
+        far.end()
+
+
+def assert_hands_over(far: Service, near: Service, way: Way) -> None:
+    """Cuts the leader off while a job runs and one waits; the other one sees both through."""
+    go = near.home / "go"
+    script = [{"append": str(near.home / "runs")}, {"warn": 1}, {"wait": str(go)}, {"warn": 1}]
+    for name in ("runs", "waits"):
+        far.train(script, job_id=name)
+    far.wait_for("runs", '"1"')
+    way.die()
+    far.wait_for_log("leader.ended")
+    near.wait_for_log("worker.adopted", job="runs")
+    go.touch()
+    for name in ("runs", "waits"):
+        assert_told_once(list(near.watch(name)), 2)
+    assert runs(near.home) == Counter(runs=1, waits=1)
 
 
 def cut_off_leader(url: str) -> None:
