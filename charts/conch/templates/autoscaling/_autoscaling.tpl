@@ -15,6 +15,15 @@
 {{- toJson $merged }}
 {{- end }}
 
+{{/* The gateway's autoscaling as JSON. */}}
+{{- define "conch.gateway.autoscaling" -}}
+{{- $scaling := .Values.autoscaling.gateway -}}
+{{- if lt (int $scaling.maxReplicas) (int $scaling.minReplicas) -}}
+{{- fail (printf "autoscaling.gateway: maxReplicas %d is less than minReplicas %d" (int $scaling.maxReplicas) (int $scaling.minReplicas)) -}}
+{{- end -}}
+{{- toJson $scaling }}
+{{- end }}
+
 {{/* Matchers of a pool's series. Takes (list $ pool). */}}
 {{- define "conch.pool.matchers" -}}
 {{- $root := first . -}}
