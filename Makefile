@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo demo-all test check rehearse format protos bench bench-generation bench-autoscaling golden clean
+.PHONY: help setup up demo demo-all test check chart rehearse format protos bench bench-generation bench-autoscaling golden clean
 
 help: ## This page
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ test: ## All tests, against a real Triton and a real PostgreSQL
 	@scripts/setup.sh test
 	$(PYTHON) -m pytest $(ARGS)
 
-check: setup ## Format, lint, types, import rules, contract
+check: setup chart ## Format, lint, types, import rules, contract, chart
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
@@ -37,6 +37,10 @@ check: setup ## Format, lint, types, import rules, contract
 rehearse: setup ## A rollout by the chart without a cluster: real Tritons, real gateways, steady calls
 	@scripts/chart_tools.sh
 	@$(PYTHON) -m tests.rehearsal
+
+chart: setup ## Lint and render the chart, hold it to the schemas of Kubernetes and of operators, lint the Dockerfile
+	@scripts/chart_tools.sh
+	$(PYTHON) -m pytest tests/chart tests/monitoring tests/images/test_images.py -k "not gateways_image and not resolves" -q $(ARGS)
 
 format: setup ## Let ruff format and mend what it can
 	.venv/bin/ruff format .

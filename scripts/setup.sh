@@ -48,7 +48,10 @@ services_environment() {
 python=$(find_python)
 # ensurepip is a package of its own on Debian; any other Python brings it along.
 "$python" -c 'import ensurepip' 2>/dev/null || need_debian python3.11-venv
-[ "${1:-}" = test ] && need_debian postgresql
+if [ "${1:-}" = test ]; then
+    need_debian postgresql
+    scripts/chart_tools.sh
+fi
 services_environment
 .venv/bin/python -m services.triton.install
 .venv/bin/python -m services.converter.ir_environment
