@@ -40,23 +40,41 @@ class ProofSettings(GatewaySettings):
 
 
 async def serve(settings: ProofSettings) -> None:
-    """Proves until SIGTERM or SIGINT.
-
-    Raises InvalidRequest if the routes are none, OSError if they cannot be read or the port is taken.
-    """
-    found = routes.parse(settings.resolved_routes().read_text(encoding="utf-8"))
-    ours = [route for route in found.routes if route.pool in ("", settings.pool)]
+    """Proves until SIGTERM or SIGINT. Raises what Proof.start raises."""
     stopped = asyncio.create_task(server.stop_signal())
-    health = server.build([])
-    serving = PoolServing(settings.of_pod(), health=health.health, metrics=Metrics())
-    await health.start(settings.proof_address, is_ready=False)
-    await serving.start()
-    await serving.shift(ours)
-    follows = asyncio.create_task(_follow(serving, health, _needed(ours)))
+    proof = await Proof.start(settings)
     await stopped
-    follows.cancel()
-    await health.drain(0)
-    await serving.close()
+    await proof.close()
+
+
+class Proof:
+    """The running parts. `health` answers at its port for the pod, and for each version by name."""
+
+    def __init__(self, health: server.Server, serving: PoolServing, needed: frozenset[Key]) -> None:
+        self.health, self._serving = health, serving
+        self._task = asyncio.get_running_loop().create_task(_follow(serving, health, needed))
+
+    @classmethod
+    async def start(cls, settings: ProofSettings) -> "Proof":
+        """Begins to prove what the pool's routes name.
+
+        Raises InvalidRequest if the routes are none, OSError if they cannot be read or the port is taken.
+        """
+        found = routes.parse(settings.resolved_routes().read_text(encoding="utf-8"))
+        # A route without pool is of whichever pool there is.
+        ours = [route for route in found.routes if route.pool in ("", settings.pool)]
+        health = server.build([])
+        serving = PoolServing(settings.of_pod(), health=health.health, metrics=Metrics())
+        await health.start(settings.proof_address, is_ready=False)
+        await serving.start()
+        await serving.shift(ours)
+        return cls(health, serving, _needed(ours))
+
+    async def close(self) -> None:
+        """Proves no more."""
+        self._task.cancel()
+        await self.health.drain(0)
+        await self._serving.close()
 
 
 async def _follow(serving: PoolServing, health: server.Server, needed: frozenset[Key]) -> None:
