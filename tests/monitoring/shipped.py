@@ -37,6 +37,16 @@ def selectors(expression: str) -> set[Selector]:
     }
 
 
+def chosen(expression: str) -> set[tuple[str, str, str]]:
+    """Returns (series, label, value) of every value that an expression chooses a series by or leaves out."""
+    return {
+        (name, label, value)
+        for name, matchers in _SERIES.findall(expression)
+        for label, values in re.findall(r'([a-z_]+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"', matchers)
+        for value in values.split("|")
+    }
+
+
 def rules() -> list[dict[str, Any]]:
     """Returns every recording and alert rule."""
     groups = [group for file in RULE_FILES for group in yaml.safe_load(file.read_text())["groups"]]
