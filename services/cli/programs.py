@@ -24,7 +24,9 @@ def programs(settings: "CliSettings", runtime: str) -> list[Program]:
 
     environment = child_environment(_variables(settings, runtime))
     logs = settings.resolved_home() / "logs"
-    return [_program(name, settings, logs, environment) for name in NAMES]
+    # One address for metrics is one process's: the gateway's.
+    silent = {**environment, "CONCH_METRICS_ADDRESS": ""}
+    return [_program(name, settings, logs, environment if name == "gateway" else silent) for name in NAMES]
 
 
 def is_healthy(name: str, settings: "CliSettings") -> bool:
