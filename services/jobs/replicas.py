@@ -24,6 +24,7 @@ from services.jobs.leading import Leading
 log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 1.0
+_CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 3.0
 # Half of the key, the other half is the kind: any number, as long as nothing else locks by it.
 _LOCK = 0x636F6E63
@@ -69,9 +70,8 @@ class _OverPostgres:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _stay_connected(self) -> None:
-        connection = await self._connect()
+        connection = await asyncio.wait_for(self._connect(), _CONNECT_SECONDS)
         try:
-            await connection.execute(f"LISTEN {CHANNEL}")
             # Whatever happened while nobody listened.
             self._changes.ring_all()
             while True:
@@ -92,6 +92,7 @@ class _OverPostgres:
                 await connection.execute(statement.encode())
             except psycopg.errors.UndefinedObject:
                 log.warning("replicas.degraded", statement=statement)
+        await connection.execute(f"LISTEN {CHANNEL}")
         return connection
 
     async def _seek_lead(self, connection: "psycopg.AsyncConnection[tuple[object, ...]]") -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.jobs.places import PLACES, Place
+from tests.contract.jobs.everywhere import PLACES
+from tests.contract.jobs.places import Place
 from tests.contract.jobs.running import Service
 
 Start = Callable[..., Service]
@@ -13,7 +14,7 @@ Start = Callable[..., Service]
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    """Where workers run; see tests.contract.jobs.places for how another one is added."""
+    """Where workers run; see tests.contract.jobs.everywhere for how another one is added."""
     with PLACES[request.param](tmp_path / "place") as place:
         yield place
 

@@ -1,16 +1,9 @@
-"""Where the workers of a service under test run, and what a test can do to them there.
-
-The tests of this folder are held over every place in PLACES. To hold them over another executor, add a line
-to it: a name, and a context manager that is given an empty folder and gives a Place whose `settings` make a
-service use that executor. Its workers have to be processes of this machine, run from the repository's root
-with the environment of the tests, or else `pid` has nothing to return.
-"""
+"""What a test can do to the workers of a service, wherever they run."""
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Protocol
 
 
@@ -40,12 +33,3 @@ class Local:
         for worker in workers:
             with suppress(ProcessLookupError):
                 os.killpg(int(worker), signal.SIGKILL)
-
-
-@contextmanager
-def local(_folder: Path) -> Iterator[Place]:
-    """Gives this machine."""
-    yield Local()
-
-
-PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {"local": local}
