@@ -50,5 +50,5 @@ def test_a_version_that_was_replaced_meanwhile_is_refused(tmp_path: Path) -> Non
     publish(tmp_path / "repository", 1)
     version = versions.read_version(str(tmp_path / "repository"), "sentiment", 1)
     version.digest = "0" * 64
-    with pytest.raises(NotReady, match="changed while it was read"):
+    with pytest.raises(NotReady, match="changed while it was staged"):
         fetch(version, tmp_path / "versions" / "one", READ_BY_GATEWAYS)
