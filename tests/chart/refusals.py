@@ -74,6 +74,9 @@ BY_TEMPLATES = {
     ),
     "no database": Bad(("database.embedded.enabled=false",), "database"),
     "an HPA from zero": Bad(('autoscaling.kind="hpa"', "autoscaling.pools.minReplicas=0"), "minReplicas"),
+    "fewer gateways than the fewest": Bad(
+        ('autoscaling.kind="keda"', "autoscaling.gateway.maxReplicas=1"), "autoscaling.gateway"
+    ),
     "fewer pods than the fewest": Bad(
         ('autoscaling.kind="hpa"', "autoscaling.pools.maxReplicas=1", "autoscaling.pools.minReplicas=2"),
         "maxReplicas",
