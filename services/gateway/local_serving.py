@@ -51,7 +51,7 @@ class LocalServing:
         self._loader = Loader(settings, self._triton)
         self._warming = Warming(settings, metrics)
         self._tasks: set[asyncio.Task[None]] = set()
-        metrics.pools.watch("", tokens=self._num_tokens)
+        metrics.pools.watch("", tokens=self._num_tokens, streams=self._num_streams)
         # Reads go straight to the table: every call picks.
         self.pick = self._table.pick
         self.shadow = self._table.shadow
@@ -246,3 +246,7 @@ class LocalServing:
     def _num_tokens(self) -> int:
         served = [entry.served for entry in list(self._table.entries.values()) if entry.served]
         return sum(version.batcher.num_tokens for version in served if version.batcher)
+
+    def _num_streams(self) -> int:
+        served = [entry.served for entry in list(self._table.entries.values()) if entry.served]
+        return sum(version.streams.num_streams for version in served if version.streams)

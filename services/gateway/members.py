@@ -91,6 +91,12 @@ class Member:
         return batcher.num_tokens if batcher else 0
 
     @property
+    def num_streams(self) -> int:
+        """Its streams that wait or are under way."""
+        streams = self.candidate.served.streams if self.candidate else None
+        return streams.num_streams if streams else 0
+
+    @property
     def falls_back(self) -> bool:
         """Whether a server answers with another runtime than its pool is for."""
         places = self.candidate.served.crew.places if self.candidate else []

@@ -4,6 +4,7 @@ Knows where each number is found; knows nothing about what makes it change.
 """
 
 from services.gateway.holding import Holding
+from services.gateway.members import Member
 from services.gateway.pool import Pool
 from services.gateway.pool_metrics import PoolMetrics
 from services.gateway.roster import Roster
@@ -33,11 +34,18 @@ class PoolGauges:
         self._fallbacks = set(fallbacks)
 
     def _watch(self, pool: Pool) -> None:
+        def members() -> list[Member]:
+            return [member for member in list(self._roster.members.values()) if member.pool is pool]
+
         def tokens() -> int:
-            members = [m for m in list(self._roster.members.values()) if m.pool is pool]
-            return self._holding.num_tokens[pool.name] + sum(member.num_tokens for member in members)
+            return self._holding.num_tokens[pool.name] + sum(member.num_tokens for member in members())
+
+        def streams() -> int:
+            return sum(member.num_streams for member in members())
 
         def held_calls() -> int:
             return self._holding.num_calls[pool.name]
 
-        self._metrics.watch(pool.name, tokens=tokens, held_calls=held_calls, states=pool.states)
+        self._metrics.watch(
+            pool.name, tokens=tokens, streams=streams, held_calls=held_calls, states=pool.states
+        )

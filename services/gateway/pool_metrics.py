@@ -26,6 +26,7 @@ class _Watched:
     """Where the numbers of one pool can be read; asked by Prometheus's thread."""
 
     tokens: Callable[[], int] = lambda: 0
+    streams: Callable[[], int] = lambda: 0
     held_calls: Callable[[], int] = lambda: 0
     states: Callable[[], Mapping[str, int]] = dict
 
@@ -91,11 +92,12 @@ class PoolMetrics(Collector):
         pool: str,
         *,
         tokens: Callable[[], int] = lambda: 0,
+        streams: Callable[[], int] = lambda: 0,
         held_calls: Callable[[], int] = lambda: 0,
         states: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """Reads a pool's numbers from these whenever Prometheus asks."""
-        self._watched[pool] = _Watched(tokens, held_calls, states)
+        self._watched[pool] = _Watched(tokens, streams, held_calls, states)
 
     def show_states(self, states: Mapping[Key, models_pb2.Version.State.ValueType]) -> None:
         """Shows these versions and no others."""
@@ -123,6 +125,9 @@ class PoolMetrics(Collector):
             "Padded tokens that wait or are on their way; streams have none",
             labels=["pool"],
         )
+        streams = GaugeMetricFamily(
+            "conch_pool_streams", "Streams that wait for their turn or are under way", labels=["pool"]
+        )
         held = GaugeMetricFamily(
             "conch_pool_held_calls", "Calls that wait for a pool without a server", labels=["pool"]
         )
@@ -131,10 +136,11 @@ class PoolMetrics(Collector):
         )
         for pool, watched in list(self._watched.items()):
             tokens.add_metric([pool], watched.tokens())
+            streams.add_metric([pool], watched.streams())
             held.add_metric([pool], watched.held_calls())
             for state, count in watched.states().items():
                 servers.add_metric([pool, state], count)
-        yield from (tokens, held, servers)
+        yield from (tokens, streams, held, servers)
 
     def _queue(self, pool: str) -> PoolQueue:
         return PoolQueue(self._share.labelled(pool), self._seconds.labelled(pool))

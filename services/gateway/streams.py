@@ -90,6 +90,11 @@ class Streams:
             self._mean_seconds = _MEMORY * self._mean_seconds + (1 - _MEMORY) * seconds
             self._leave()
 
+    @property
+    def num_streams(self) -> int:
+        """Streams under way, and those that wait for their turn."""
+        return self._num_inflight + len(self._waiting)
+
     def spread(self, num_servers: int) -> None:
         """Lets as many streams be under way from now on as `num_servers` may write."""
         self._max_streams = num_servers * self._limits.max_streams

@@ -58,6 +58,16 @@ def test_pools_never_scale_on_cpu_and_the_gateway_never_on_cpu_alone() -> None:
     assert {t["type"] for t in scaled("conch-gateway")["spec"]["triggers"]} == {"prometheus", "cpu"}
 
 
+def test_pools_that_write_streams_scale_on_them_too() -> None:
+    pools = 'pools=[{"name": "a"}, {"name": "b", "runtime": "openvino_genai"}]'
+    metrics = {name: hpa(f"conch-triton-{name}", pools)["spec"]["metrics"] for name in "ab"}
+    assert [m["external"]["metric"]["name"] for m in metrics["b"][len(metrics["a"]) :]] == [
+        "conch_pool_streams_avg"
+    ]
+    triggers = {name: scaled(f"conch-triton-{name}", pools)["spec"]["triggers"] for name in "ab"}
+    assert {t["name"] for t in triggers["b"]} - {t["name"] for t in triggers["a"]} == {"streams"}
+
+
 def test_a_pool_says_what_it_wants_otherwise_and_keeps_the_rest() -> None:
     own = {
         "minReplicas": 2,

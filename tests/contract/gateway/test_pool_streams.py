@@ -55,6 +55,7 @@ async def test_streams_are_shared_and_each_server_writes_as_many_as_it_may(
     calls = [asyncio.ensure_future(read(generate(stack, f"number {n}"))) for n in range(3)]
     await until(lambda: [len(engine.asks) for engine in engines] == [1, 1])
     assert sample(stack, "conch_streams_waiting", model="stories", version="1") == 1
+    assert sample(stack, "conch_pool_streams", pool="cpu") == 3
     for engine in engines:
         engine.release()
     assert [text_of(await call) for call in calls] == [f"{n} number " for n in range(3)]

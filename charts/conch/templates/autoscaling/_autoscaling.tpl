@@ -15,6 +15,11 @@
 {{- toJson $merged }}
 {{- end }}
 
+{{/* Whether a pool's runtime writes streams, which have no tokens in its queue: "true" or nothing. */}}
+{{- define "conch.pool.generates" -}}
+{{- if has .runtime (list "openvino_genai" "vllm") }}true{{ end }}
+{{- end }}
+
 {{/* The gateway's autoscaling as JSON. */}}
 {{- define "conch.gateway.autoscaling" -}}
 {{- $scaling := .Values.autoscaling.gateway -}}
