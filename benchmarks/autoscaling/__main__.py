@@ -4,7 +4,8 @@ A discrete-event model: callers arrive at random (Poisson, by four shapes of tra
 real reviews; gateways gather them with the very queue, shapes and admission of services/gateway; pods
 compute for as long as was measured, start slowly and leave gracefully; Prometheus scrapes, averages and
 records; Kubernetes' HPA decides every 15 seconds by the manifest that the chart renders. Beside it stand
-an HPA on CPU, which is what most people have, and an oracle that knows what will come.
+the same HPA with tokensPerServer tuned for these texts (docs/scaling.md says how), an HPA on CPU, which is
+what most people have, and an oracle that knows what will come.
 
 Commands:
   simulate     play the shapes, print a table, `ratio <name> <value>` lines, and plots with --plots (default)
@@ -62,7 +63,7 @@ def _simulate(options: argparse.Namespace) -> None:
     settings = chart.settings(options.hpa)
     for shape in chosen.values():
         found = report.compare(
-            world, shape, settings, cpu_percent=options.cpu, oracle_steps=2 if options.quick else 5
+            world, shape, settings, tokens=options.tokens, cpu=options.cpu, oracle_steps=options.steps
         )
         report.print_comparison(found)
         if options.plots:
@@ -89,9 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     add("command", nargs="?", default="simulate", choices=("simulate", "sweep", "measure", "large-scale"))
     add("--shape", action="append", choices=SHAPES, help="only this one; may be given again")
     add("--seed", type=int, default=default.seed, help="the same seed, the same run (default %(default)s)")
-    add("--quick", action="store_true", help="a tenth of the time and two steps of the oracle: for tests")
+    add("--quick", action="store_true", help="a tenth of the time: for tests")
+    add("--steps", type=int, default=5, help="of the oracle's search (default %(default)s)")
     add("--scale", type=float, default=1.0, help="lengthen the shapes; 12 makes a day of the daily wave")
     add("--hpa", type=Path, help="an autoscaling/v2 manifest (default: the chart's, hpa.yaml)")
+    add("--tokens", type=float, default=250.0, help="of the tuned autoscaler, per server (%(default)s)")
     add("--cpu", type=float, default=70.0, help="target of the HPA on CPU, percent (default %(default)s)")
     add("--deadline", type=float, default=default.deadline_seconds, help="callers' seconds (%(default)s)")
     add("--gateways", type=int, default=default.num_gateways, help="gateway pods (default %(default)s)")

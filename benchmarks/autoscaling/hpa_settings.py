@@ -79,10 +79,10 @@ class HpaSettings:
             _rules(behavior.get("scaleDown"), DEFAULT_DOWN),
         )
 
-    def with_targets(self, **targets: float) -> "HpaSettings":
-        """Returns a copy with other targets, by metric name; one that is 0 is left out."""
-        metrics = (replace(metric, target=targets.get(metric.name, metric.target)) for metric in self.metrics)
-        return replace(self, metrics=tuple(metric for metric in metrics if metric.target))
+    def with_target(self, signal: str, target: float) -> "HpaSettings":
+        """Returns a copy with another target of the metric whose name contains `signal`."""
+        metrics = (replace(m, target=target) if signal in m.name else m for m in self.metrics)
+        return replace(self, metrics=tuple(metrics))
 
 
 def quantity(text: str | float) -> float:

@@ -57,7 +57,7 @@ def reaches(e: Estate) -> list[Reach]:
     share = e.gateways / (e.gateways + e.servers)
     found = [
         Reach("proofs", "10 min of a new server's compute", 600 / proof,
-              "a server proves itself, once for all"),
+              "trust the pod's own proof"),
         Reach("looks", "5 % of a server's core", 0.05 / of.LOOK_CPU_SECONDS * of.LOOK_SECONDS,
               "look at a subset, or watch readiness"),
         Reach("Prometheus", f"{_short(of.PROMETHEUS_SERIES)} series in one", of.PROMETHEUS_SERIES / series,
@@ -176,7 +176,7 @@ def _routes(e: Estate) -> list[Row]:
     event = _event(e)
     return [
         Row("watches", "G + nodes (kubelets, for the mounted file)", e.gateways + e.nodes, ""),
-        Row("a change, in the API", "models x 248 bytes + 1.5 KB", event / 1e3, "KB"),
+        Row("a change, in the API", "models x 248 bytes + 6.5 KB", event / 1e3, "KB"),
         Row("a change, sent", "that x watches", event * (e.gateways + e.nodes) / 1e6, "MB"),
         Row("seconds until the last gateway has it", "that / API servers / 125 MB/s",
             event * (e.gateways + e.nodes) / e.api_servers / of.NETWORK_BYTES, "s"),
@@ -191,14 +191,13 @@ def _event(e: Estate) -> float:
 
 
 def _ledger(e: Estate) -> list[Row]:
-    change = e.gateways
+    at_once = e.gateways * of.WRITE_SECONDS / of.LEDGER_SPREAD_SECONDS
     return [
-        Row("gateways that would write a change", "G", change, ""),
-        Row("writes that meet another, at once", "up to G - 1", change - 1, ""),
-        Row("writes that meet another, spread over 10 s", "G x 20 ms / 10 s",
-            change * of.WRITE_SECONDS / 10, ""),
-        Row("reads then", "G", change, ""),
-        Row("read, with a full ledger", "G x 900 KiB", change * of.LEDGER_BYTES / 1e9, "GB"),
+        Row("looks at the ledger's metadata for a release", "G / 2 s of spread",
+            e.gateways / of.LEDGER_SPREAD_SECONDS, "a second"),
+        Row("gateways that look before the first has written", "G x 20 ms / 2 s", at_once, ""),
+        Row("ledgers that these read, at most", "that x 900 KiB", at_once * of.LEDGER_BYTES / 1e6, "MB"),
+        Row("spread for ten of them", "G x 20 ms / 10", e.gateways * of.WRITE_SECONDS / 10, "s"),
         Row("changes that a ledger holds", "900 KiB / 250 bytes", of.LEDGER_BYTES / of.LEDGER_LINE_BYTES, ""),
     ]  # fmt: skip
 

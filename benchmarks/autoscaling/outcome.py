@@ -35,8 +35,7 @@ class Outcome:
     @classmethod
     def of(cls, run: Run, deadline: float) -> "Outcome":
         """Returns the figures of a run; calls still under way at its end count for nothing."""
-        seconds, refused = latencies(run), np.zeros(len(run.answers.seconds), bool)
-        refused[list(run.answers.refused)] = True
+        seconds, refused = latencies(run), _refused(run)
         answered = seconds[~np.isnan(seconds)]
         calls = len(answered) + int(refused.sum())
         replicas = [moment.replicas for moment in run.moments]
@@ -71,15 +70,21 @@ class Series:
         """Returns the series of a run."""
         bins = (np.asarray(run.arrivals.times) // bin_seconds).astype(int)
         seconds = latencies(run)
-        ok = np.where(np.isnan(seconds), np.inf, seconds) <= deadline
+        unserved = _refused(run) | (seconds > deadline)
         edges = np.searchsorted(bins, np.arange(bins[-1] + 2))
         parts = [slice(a, b) for a, b in pairwise(edges)]
         return cls(
             np.arange(len(parts), dtype=np.float64) * bin_seconds,
             np.array([part.stop - part.start for part in parts]) / bin_seconds,
             np.array([_p99(seconds[part]) for part in parts]),
-            np.array([1 - ok[part].mean() if part.stop > part.start else 0.0 for part in parts]),
+            np.array([unserved[part].mean() if part.stop > part.start else 0.0 for part in parts]),
         )
+
+
+def _refused(run: Run) -> npt.NDArray[np.bool_]:
+    refused = np.zeros(len(run.answers.seconds), bool)
+    refused[list(run.answers.refused)] = True
+    return refused
 
 
 def _p99(seconds: Floats) -> float:

@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-COLOURS = ("#0072b2", "#d55e00", "#555555")
+COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#555555")
 BINS = 120
 
 

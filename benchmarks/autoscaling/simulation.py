@@ -33,7 +33,7 @@ class World:
     deadline_seconds: float = 1.0
     num_gateways: int = 3
     max_replicas: int = 16
-    least_replicas: int = 2
+    least_replicas: int = 1
     seed: int = 7
     delays: Delays = field(default_factory=Delays)
     pipeline: Pipeline = field(default_factory=Pipeline)

@@ -21,7 +21,7 @@ class Knobs:
     """One point of the sweep; a target of 0 leaves the signal out."""
 
     share: float = 0.2
-    tokens: float = 200.0
+    tokens: float = 150.0
     up: tuple[Policy, ...] = (Policy("Percent", 300, 60), Policy("Pods", 4, 60))
     up_window: float = 0.0
     down: tuple[Policy, ...] = (Policy("Percent", 25, 60),)
@@ -49,7 +49,7 @@ class Knobs:
 def around(start: Knobs) -> Iterator[Knobs]:
     """Yields the start, then each knob turned alone."""
     yield start
-    for tokens in (0.0, 100.0, 150.0, 250.0, 300.0, 400.0, 1000.0, 4096.0):
+    for tokens in (0.0, 100.0, 200.0, 250.0, 300.0, 400.0, 1000.0, 4096.0):
         yield replace(start, tokens=tokens)
     for share in (0.0, 0.1, 0.5):
         yield replace(start, share=share)

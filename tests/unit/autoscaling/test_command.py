@@ -16,13 +16,15 @@ PAPER = Path(__file__).parents[3] / "docs" / "scaling.md"
 def test_a_quick_run_prints_a_table_and_ratios_and_draws(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["--quick", "--shape", "flash-crowd", "--plots", str(tmp_path)])
+    main(["--quick", "--steps", "2", "--shape", "flash-crowd", "--plots", str(tmp_path)])
     printed = capsys.readouterr().out
     ratios = dict(re.findall(r"^ratio (\S+) (\S+)$", printed, re.M))
     assert float(ratios["autoscaling_flash_crowd_pod_hours_over_oracle"]) > 0.5
     assert set(ratios) == {
         "autoscaling_flash_crowd_pod_hours_over_oracle",
         "autoscaling_flash_crowd_unserved",
+        "autoscaling_flash_crowd_tuned_pod_hours_over_oracle",
+        "autoscaling_flash_crowd_tuned_unserved",
         "autoscaling_flash_crowd_cpu_pod_hours_over_oracle",
         "autoscaling_flash_crowd_cpu_unserved",
     }
