@@ -1,6 +1,7 @@
 """Wakes all who wait for a change, whoever they are and however many. Knows nothing about what changed."""
 
 import asyncio
+from contextlib import suppress
 
 
 class Bell:
@@ -17,7 +18,6 @@ class Bell:
     async def wait(self, limit_seconds: float | None = None) -> None:
         """Returns at the next ring, or after `limit_seconds`."""
         event = self._event
-        try:
-            await asyncio.wait_for(event.wait(), limit_seconds)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_seconds):
+                await event.wait()

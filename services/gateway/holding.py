@@ -14,7 +14,7 @@ from services.gateway.bell import Bell
 from services.gateway.crew import NoServer
 from services.gateway.served import ServedVersion
 
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 
 
