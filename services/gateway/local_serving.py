@@ -53,12 +53,9 @@ class LocalServing:
         self._tasks: set[asyncio.Task[None]] = set()
         metrics.pools.watch("", tokens=self._num_tokens, streams=self._num_streams)
         # Reads go straight to the table: every call picks.
-        self.pick = self._table.pick
-        self.shadow = self._table.shadow
-        self.settled = self._table.settled
-        self.route = self._table.route
-        self.routes = self._table.routes
-        self.state = self._table.state
+        table = self._table
+        self.pick, self.shadow, self.settled = table.pick, table.shadow, table.settled
+        self.route, self.routes, self.state = table.route, table.routes, table.state
 
     async def start(self) -> None:
         """Watches Triton from now on: what it loses is brought back as long as it is routed."""

@@ -66,12 +66,9 @@ class PoolServing:
         self._tasks: set[asyncio.Task[None]] = set()
         self._has_moved = False
         self._seen: object = None
-        self.pick = self._table.pick
-        self.shadow = self._table.shadow
-        self.route = self._table.route
-        self.routes = self._table.routes
-        self.state = self._table.state
-        self.settled = self._table.settled
+        table = self._table
+        self.pick, self.shadow, self.settled = table.pick, table.shadow, table.settled
+        self.route, self.routes, self.state = table.route, table.routes, table.state
 
     async def start(self) -> None:
         """Looks for servers from now on."""
