@@ -73,7 +73,10 @@ class Planned:
 def _by_signal(metric: Metric) -> Metric:
     if metric.kind == "utilization":
         return metric
-    return replace(metric, name=next(name for name in (QUEUE_SHARE, TOKENS) if name in metric.name))
+    for signal in (QUEUE_SHARE, TOKENS):
+        if signal in metric.name:
+            return replace(metric, name=signal)
+    raise ValueError(f"metric {metric.name} is none that the simulator has: {QUEUE_SHARE}, {TOKENS}, cpu")
 
 
 def cpu_settings(percent: float, *, least: int, most: int) -> HpaSettings:

@@ -14,6 +14,7 @@ from benchmarks.autoscaling.hpa_settings import (
     Policy,
     Rules,
 )
+from benchmarks.autoscaling.policies import Autoscaled
 
 FREE = Rules(0.0, (Policy("Percent", 10_000, 15), Policy("Pods", 1000, 15)))
 FREE_DOWN = Rules(0.0, (Policy("Percent", 100, 15),))
@@ -198,6 +199,11 @@ def test_a_manifest_is_read_with_kubernetes_defaults_for_what_it_leaves_out() ->
     )
     assert settings.up == DEFAULT_UP
     assert settings.down == Rules(120, (Policy("Pods", 1, 90),), "Min")
+
+
+def test_a_metric_that_is_not_simulated_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="conch_pool_streams_avg"):
+        Autoscaled(HpaSettings(1, 2, (Metric("conch_pool_streams_avg", "average", 12),)), start=1)
 
 
 def test_another_kind_of_manifest_is_refused_by_name() -> None:

@@ -1,6 +1,7 @@
 """What an autoscaler reads of the counters that gateways keep."""
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from benchmarks.autoscaling.signals import (
     SHARE_BUCKETS,
@@ -9,6 +10,7 @@ from benchmarks.autoscaling.signals import (
     ShareHistogram,
     histogram_quantile,
 )
+from services.gateway.pool_metrics import PoolMetrics
 
 
 def counts(**by_bound: int) -> list[int]:
@@ -17,6 +19,18 @@ def counts(**by_bound: int) -> list[int]:
         at = len(SHARE_BUCKETS) if bound == "inf" else SHARE_BUCKETS.index(float(bound[1:].replace("_", ".")))
         found[at] = count
     return found
+
+
+def test_the_buckets_are_those_that_gateways_show() -> None:
+    registry = CollectorRegistry()
+    PoolMetrics(registry).queue("cpu").refused()
+    shown = [
+        float(sample.labels["le"])
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "conch_pool_queue_share_bucket"
+    ]
+    assert tuple(shown) == (*SHARE_BUCKETS, float("inf"))
 
 
 def test_a_quantile_is_linear_within_its_bucket() -> None:
@@ -44,7 +58,7 @@ def test_only_what_was_counted_within_the_window_before_the_last_evaluation_is_r
     prometheus = Prometheus(Pipeline(scrape=15, window=60, rule=15), 1)
     for at, slow, fast in ((0, 100, 0), (15, 100, 0), (30, 100, 10), (45, 100, 20), (60, 100, 30)):
         prometheus.scrape(at, 0, counts(inf=slow, _0_01=fast), gauge=0.0)
-    assert prometheus.queue_share(74.9) == pytest.approx(0.0095)
+    assert prometheus.queue_share(74.9) == pytest.approx(0.00975)
 
 
 def test_a_pool_without_calls_has_a_share_of_zero_and_before_the_first_scrape_none() -> None:
