@@ -142,6 +142,8 @@ def _rules(filling: Filling, present: Mapping[str, Any]) -> Object:
         "parallelism": filling.num_nodes,
         "backoffLimitPerIndex": _RESTARTS_PER_INDEX,
         "maxFailedIndexes": 0,
+        # The first machine alone reports and writes: what it leaves is what the others were for.
+        "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
     }
 
 

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from conch.v1 import job_pb2
 from services.errors import Cancelled, InvalidRequest
 from services.jobs.reporting import Reporter
+from services.trainer import together
 
 
 class Progress(TrainerCallback):
@@ -25,6 +26,7 @@ class Progress(TrainerCallback):
         self._busy_seconds = 0.0
         self._step_began = self._train_began = time.monotonic()
         self._first_step = 0
+        self._stopping = False
 
     def count(self, num_examples: int) -> None:
         """Counts examples that went through the model."""
@@ -42,7 +44,8 @@ class Progress(TrainerCallback):
         self._busy_seconds += time.monotonic() - self._step_began
         if state.global_step >= state.max_steps:
             control.should_log = True
-        if self._report.cancelled:
+        self._stopping = together.any_of(self._report.cancelled)
+        if self._stopping:
             control.should_save, control.should_evaluate = True, False
 
     def on_log(
@@ -63,7 +66,8 @@ class Progress(TrainerCallback):
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         saved = job_pb2.CheckpointSaved(step=state.global_step, uri=str(folder))
         self._report.event(checkpoint_saved=saved)
-        if self._report.cancelled:
+        # One that was asked to stop since may only stop where all do, after the next step.
+        if self._stopping or (together.count() == 1 and self._report.cancelled):
             raise Cancelled(f"stopped after step {state.global_step}", reason="CANCELLED")
 
     def _training_step(self, state: TrainerState, logs: dict[str, float]) -> job_pb2.TrainingStep:

@@ -18,8 +18,11 @@ NUM_KEPT = 2
 """The best and the newest; with one, a worse newest would leave nothing to resume from."""
 # fp32 weights and AdamW's two moments.
 _BYTES_PER_PARAMETER = 12
-_STATE = "trainer_state.json"
-_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", _STATE)
+STATE = "trainer_state.json"
+"""Written last."""
+_FILES = ("optimizer.pt", "scheduler.pt", STATE)
+_RNG_FILES = ("rng_state.pth", "rng_state_0.pth")
+"""Of a process that trained alone, or of the first of several."""
 _MODEL_FILES = (("config.json", "model.safetensors"), (adaptation.CONFIG, adaptation.WEIGHTS))
 """A whole model's, or those of what is trained beside it."""
 
@@ -58,10 +61,10 @@ def check_room(folder: Path, *, num_parameters: int) -> None:
 
 
 def _read(path: Path) -> ResumePoint | None:
-    if not any(_has(path, (*_FILES, *files)) for files in _MODEL_FILES):
+    if not any(_has(path, (*_FILES, *files)) for files in _MODEL_FILES) or not _has_any(path, _RNG_FILES):
         return None
     try:
-        state = json.loads((path / _STATE).read_text())
+        state = json.loads((path / STATE).read_text())
     except ValueError:
         return None
     # The folder may have moved since (another machine, another mount): names hold, paths do not.
@@ -76,6 +79,10 @@ def _read(path: Path) -> ResumePoint | None:
 
 def _has(path: Path, files: Sequence[str]) -> bool:
     return all((path / name).is_file() for name in files)
+
+
+def _has_any(path: Path, files: Sequence[str]) -> bool:
+    return any((path / name).is_file() for name in files)
 
 
 def _stopped_early(state: dict[str, Any]) -> bool:

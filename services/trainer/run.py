@@ -18,11 +18,21 @@ from conch.v1 import job_pb2, training_pb2, worker_pb2
 from services.errors import Cancelled
 from services.jobs import worker
 from services.jobs.reporting import Reporter
+from services.jobs.work import KeptFolders
 from services.models import find_remark
 from services.tasks import Architecture, Facts, Task, find_task
 from services.tasks.base import LowRank
 from services.tasks.encoding import Encoder
-from services.trainer import adaptation, architectures, base_model, checkpoint, dataset, written_texts
+from services.trainer import (
+    adaptation,
+    architectures,
+    base_model,
+    checkpoint,
+    dataset,
+    resume,
+    together,
+    written_texts,
+)
 from services.trainer.dataset import Splits
 from services.trainer.defaults import with_defaults
 from services.trainer.evaluate import Predictor
@@ -40,9 +50,16 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> training_pb2.TrainingR
     """
     if (written := checkpoint.find_written(order)) is not None:
         return written
+    with together.first_ends_last() as wait_for_first:
+        return _run(order, report, wait_for_first)
+
+
+def _run(
+    order: worker_pb2.WorkOrder, report: Reporter, wait_for_first: together.Wait
+) -> training_pb2.TrainingResult:
     spec = with_defaults(order.training)
     task = find_task(spec.task, field="spec.task")
-    work = Path(order.work_dir)
+    work = together.own_folder(Path(order.work_dir))
     _prepare_process(spec.hyperparameters)
     _settle_precision(spec.hyperparameters, report)
 
@@ -56,12 +73,16 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> training_pb2.TrainingR
     model = _model(source, task, splits.facts, spec.hyperparameters, report)
     if remark := find_remark(task.auto_model, source, model.config):
         report.warning("BASE_MODEL_DIFFERS", remark)
-    plan = _plan(model, task, splits, encoder, spec, work / "checkpoints", report)
+    kept = KeptFolders(work / "checkpoints", order.work_uri, last=resume.STATE)
+    plan = _plan(model, task, splits, encoder, spec, kept, report)
     _stop_if_cancelled(report)
 
     report.stage("train", 3, _NUM_STAGES)
     low_rank = None if spec.hyperparameters.evaluate_only else task.low_rank(facts)
     trained = train(adaptation.adapted(model, low_rank), plan)
+    if together.rank() > 0:
+        wait_for_first(lambda: report.cancelled)
+        return training_pb2.TrainingResult()
 
     report.stage("evaluate", 4, _NUM_STAGES)
     model = _trained_model(source, trained, task, facts, low_rank)
@@ -84,7 +105,10 @@ def run(order: worker_pb2.WorkOrder, report: Reporter) -> training_pb2.TrainingR
 def _prepare_process(h: training_pb2.Hyperparameters) -> None:
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    torch.set_num_threads(h.num_threads or len(os.sched_getaffinity(0)))
+    num_threads = together.num_threads(h.num_threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(num_threads)
+    # Without it accelerate chooses another number as machines begin to train together.
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)
     transformers.set_seed(h.seed)
 
 
@@ -148,7 +172,7 @@ def _plan(
     splits: Splits,
     encoder: Encoder,
     spec: training_pb2.TrainingSpec,
-    folder: Path,
+    kept: KeptFolders,
     report: Reporter,
 ) -> Run:
     train_split = Features(splits.train, task, encoder, splits.facts)
@@ -166,7 +190,7 @@ def _plan(
         input_names=base_model.input_names(model, task),
         pad_id=encoder.pad_id,
         hyperparameters=spec.hyperparameters,
-        folder=folder,
+        kept=kept,
         report=report,
     )
 

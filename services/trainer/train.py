@@ -16,8 +16,9 @@ from transformers.trainer_callback import PrinterCallback
 
 from conch.v1 import job_pb2, training_pb2
 from services.jobs.reporting import Reporter
+from services.jobs.work import KeptFolders
 from services.tasks import Facts, Task
-from services.trainer import architectures, contrastive, resume
+from services.trainer import architectures, contrastive, resume, together
 from services.trainer.features import Features, Item, LengthGroupedBatches, collate
 from services.trainer.progress import Progress
 
@@ -37,9 +38,14 @@ class Run:
     input_names: list[str]
     pad_id: int
     hyperparameters: training_pb2.Hyperparameters
-    folder: Path
-    """Where resumable checkpoints go."""
+    kept: KeptFolders
+    """Where resumable checkpoints go, and what becomes of them if the machine is lost."""
     report: Reporter
+
+    @property
+    def folder(self) -> Path:
+        """Where resumable checkpoints go."""
+        return self.kept.folder
 
 
 @dataclass(frozen=True)
@@ -54,17 +60,23 @@ class Trained:
 def train(model: Any, run: Run) -> Trained:
     """Trains `model`, from the newest whole checkpoint in `run.folder` if there is one.
 
+    Of several processes that train together only the first one has something to return.
+
     Raises Cancelled once a checkpoint is written, InvalidRequest if the loss is no number any more,
     NotReady(DISK_FULL) if the checkpoints would not fit.
     """
     if run.hyperparameters.evaluate_only:
         return _as_it_is(model, run.folder / "untrained")
+    run.kept.restore()
     point = resume.newest(run.folder)
     trainer = FineTuning(model, run)
+    together.check_same(point.step if point is not None else 0)
     if point is None or not point.finished:
         resume.check_room(run.folder, num_parameters=model.num_parameters(only_trainable=True))
         trainer.train(resume_from_checkpoint=str(point.folder) if point else None)
-        point = resume.newest(run.folder)
+        point = resume.newest(run.folder) if together.rank() == 0 else None
+    if together.rank() > 0:
+        return Trained(run.folder, 0, None)
     assert point is not None, "the Trainer saves at its last step"
     folder = point.best or point.folder
     step = int(folder.name.rpartition("-")[2])
@@ -119,7 +131,8 @@ class FineTuning(transformers.Trainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Returns the task's metrics on the validation split and reports them."""
         answered = self._predict.split(self._run.validation, stop=lambda: self._run.report.cancelled)
-        metrics = self._unevaluated() if answered is None else self._evaluated(*answered)
+        unevaluated = together.any_of(answered is None)
+        metrics = self._unevaluated() if answered is None or unevaluated else self._evaluated(*answered)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -158,7 +171,8 @@ def _num_items(inputs: dict[str, Any]) -> int:
 
 
 def _steps_per_epoch(run: Run) -> int:
-    return math.ceil(len(_batches(run)) / run.hyperparameters.gradient_accumulation_steps)
+    batches = math.ceil(len(_batches(run)) / together.count())
+    return math.ceil(batches / run.hyperparameters.gradient_accumulation_steps)
 
 
 def _batches(run: Run) -> LengthGroupedBatches:
@@ -173,7 +187,24 @@ def _batches(run: Run) -> LengthGroupedBatches:
 def _callbacks(run: Run, progress: Progress) -> list[transformers.TrainerCallback]:
     patience = run.hyperparameters.early_stopping_patience
     stopping = [transformers.EarlyStoppingCallback(patience)] if patience else []
-    return [progress, *stopping]
+    return [Keeping(run.kept), progress, *stopping]
+
+
+class Keeping(transformers.TrainerCallback):
+    """Keeps each checkpoint outside of this machine as soon as it is whole, before anyone hears of it."""
+
+    def __init__(self, kept: KeptFolders) -> None:
+        self._kept = kept
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        if together.rank() == 0:
+            self._kept.keep()
+
+
+def _without_gpus() -> dict[str, Any]:
+    # NCCL, which they would choose, knows no CPUs.
+    alone = together.count() == 1 or torch.cuda.is_available()
+    return {} if alone else {"use_cpu": True, "ddp_backend": "gloo"}
 
 
 def _arguments(run: Run) -> transformers.TrainingArguments:
@@ -202,6 +233,7 @@ def _arguments(run: Run) -> transformers.TrainingArguments:
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         restore_callback_states_from_checkpoint=True,  # or a resumed run forgets how long it was patient
+        **_without_gpus(),
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # several would turn on DataParallel and multiply the batch
     return arguments

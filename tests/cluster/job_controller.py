@@ -91,9 +91,9 @@ class JobController:
         reason = _failure(spec, count)
         indexes = [str(i) for i in range(spec.get("completions", 1))]
         if reason is not None:
-            return self._fail(job, active, reason)
-        if count.succeeded.issuperset(indexes):
-            return self._finish(job, "Complete", "CompletionsReached")
+            return self._end(job, active, "Failed", reason)
+        if (reason := _success(spec, count)) is not None:
+            return self._end(job, active, "Complete", reason)
         self._set_status(job, active=len(active), failed=count.failed.total(), succeeded=len(count.succeeded))
         if spec.get("suspend"):
             return None
@@ -102,13 +102,13 @@ class JobController:
                 self._objects.create(_pod(job, index))
         return None
 
-    def _fail(self, job: Object, active: list[Object], reason: str) -> None:
+    def _end(self, job: Object, active: list[Object], kind: str, reason: str) -> None:
         for pod in active:
             if not pod["metadata"].get("deletionTimestamp"):
                 self._objects.delete("Pod", pod["metadata"]["name"])
-        # Since Kubernetes 1.31 a Job is Failed only once its pods have ended.
+        # Since Kubernetes 1.31 a Job is over only once its pods have ended.
         if not active:
-            self._finish(job, "Failed", reason)
+            self._finish(job, kind, reason)
 
     def _finish(self, job: Object, kind: str, reason: str) -> None:
         condition = {"type": kind, "status": "True", "reason": reason, "message": f"Job: {reason}"}
@@ -141,6 +141,13 @@ def _failure(spec: Object, count: _Count) -> str | None:
         return "BackoffLimitExceeded" if count.failed.total() > spec.get("backoffLimit", 6) else None
     failed = [index for index, times in count.failed.items() if times > limit]
     return "MaxFailedIndexesExceeded" if len(failed) > spec.get("maxFailedIndexes", 10**5) else None
+
+
+def _success(spec: Object, count: _Count) -> str | None:
+    if count.succeeded.issuperset(str(i) for i in range(spec.get("completions", 1))):
+        return "CompletionsReached"
+    rules = spec.get("successPolicy", {}).get("rules", [])
+    return "SuccessPolicy" if any(rule["succeededIndexes"] in count.succeeded for rule in rules) else None
 
 
 def _pod(job: Object, index: str) -> Object:

@@ -59,6 +59,10 @@ class Kubelet:
         """Returns the names of the pods that were ever made for a job of Conch's, oldest first."""
         return [name for name, pod in self._pods.items() if pod.obj["metadata"]["labels"]["conch/job"] == job]
 
+    def logs(self, job: str) -> str:
+        """Returns what all pods of a job printed."""
+        return "\n".join(f"--- {name}\n{self._log(name)}" for name in self.pods(job))
+
     def wait_for_pods(self, job: str, count: int = 1) -> str:
         """Returns the name of the newest pod once so many were made and it has its process."""
         self._objects.wait_for(lambda: len(self.pods(job)) >= count and self._running(self.pods(job)[-1]))

@@ -24,7 +24,7 @@ spec:
       containers:
         - name: worker
           image: example.org/conch-trainer:1.0.0
-          env: [{name: TOKENIZERS_PARALLELISM, value: "false"}]
+          env: [{name: HF_HUB_OFFLINE, value: "1"}, {name: TOKENIZERS_PARALLELISM, value: "false"}]
           resources: {limits: {memory: 2Gi}}
 """
 
