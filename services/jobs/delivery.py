@@ -19,6 +19,7 @@ from google.protobuf import json_format
 
 from conch.v1 import worker_pb2, worker_pb2_grpc
 from services.jobs import credentials
+from services.jobs.orders import read_order
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +92,7 @@ class Delivery:
 
     def _deliver(self) -> None:
         # The order is read anew each time: a service that came back elsewhere writes its address into it.
-        order = json_format.Parse(self._order.read_bytes(), worker_pb2.WorkOrder())
+        order = read_order(self._order)
         with grpc.insecure_channel(order.report_to, options=_CHANNEL_OPTIONS) as channel:
             stub = worker_pb2_grpc.WorkerServiceStub(channel)
             if not self._begun:

@@ -18,6 +18,7 @@ from conch.v1 import job_pb2, worker_pb2
 from services.jobs import processes
 from services.jobs.executor import Attempt, Ending
 from services.jobs.kinds import Kind
+from services.jobs.orders import read_order
 from services.jobs.outcomes import Death
 from services.jobs.settings import JobSettings
 from services.jobs.spool import SPOOL, read_spool
@@ -124,11 +125,17 @@ class LocalExecutor:
         folder = self._attempt_folder(job)
         process = _find_process(job, folder)
         if process is not None:
-            order = json_format.Parse((folder / _ORDER).read_bytes(), worker_pb2.WorkOrder())
-            self._write(order, job)
+            self._readdress(job)
         elif job.worker_name is None and not (folder / SPOOL).exists():
             return None
         return LocalAttempt(process, folder)
+
+    def _readdress(self, job: Job) -> None:
+        try:
+            self._write(read_order(self._attempt_folder(job) / _ORDER), job)
+        except (OSError, json_format.ParseError) as error:
+            # Somebody meddled with it: the worker's spool tells everything in the end.
+            log.warning("worker.unreachable", job=job.id, problem=str(error))
 
     def _write(self, order: worker_pb2.WorkOrder, job: Job) -> None:
         """Tells the worker where its service and its folder are."""
@@ -150,6 +157,7 @@ class LocalExecutor:
 
 
 def _find_process(job: Job, folder: Path) -> processes.Process | None:
-    if job.worker_name is not None:
-        return processes.find(int(job.worker_name), job.worker_mark or "")
-    return processes.find_in(folder)
+    if job.worker_name is None:
+        return processes.find_in(folder)
+    # Another executor's names are no pids.
+    return processes.find(int(job.worker_name), job.worker_mark or "") if job.worker_name.isdigit() else None

@@ -126,7 +126,8 @@ class _OverSqlite:
     async def run(self) -> None:
         lock = os.open(f"{self._path}.{self._kind}.leader", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            with closing(sqlite3.connect(self._path)) as connection:
+            # It must not wait: that would hold the event loop up.
+            with closing(sqlite3.connect(self._path, timeout=0)) as connection:
                 await self._look(lock, connection)
         finally:
             await self._leading.end()
@@ -143,9 +144,16 @@ class _OverSqlite:
             await asyncio.sleep(_LOOK_SECONDS)
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    """Returns a number that changes with every change that others make; a look into shared memory."""
-    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+def _version(connection: sqlite3.Connection) -> int | None:
+    """Returns a number that changes with every change that others make: a look into shared memory.
+
+    None if it cannot be looked at now, which is a change too.
+    """
+    try:
+        return int(connection.execute("PRAGMA data_version").fetchone()[0])
+    except sqlite3.Error as error:
+        log.warning("replicas.missed", problem=str(error), retry_seconds=_LOOK_SECONDS)
+        return None
 
 
 def _locked(file: int) -> bool:

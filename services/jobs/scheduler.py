@@ -62,17 +62,28 @@ class Scheduler:
         try:
             with self._changes.heeded(self._heed):
                 await self._take_over()
-                self._spawn(self._run_cancels())
-                await self._run_queue()
+                await self._run_loops()
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def _run_loops(self) -> None:
+        # Neither is worth anything without the other: if one breaks both begin anew.
+        loops = [asyncio.create_task(loop) for loop in (self._run_queue(), self._run_cancels())]
+        self._tasks.update(loops)
+        await asyncio.gather(*loops)
+
     async def _take_over(self) -> None:
         running = await stored(self._term.running)
         for job in running:
-            await self._recover(job)
+            try:
+                await self._recover(job)
+            except TermOver:
+                raise
+            except Exception:
+                # One that cannot be adopted must not keep all others from being.
+                log.exception("attempt.crashed", job=job.id)
         await persistently(self._executor.sweep, running)
         self._heed()
 

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from google.protobuf import json_format
-
 from conch.v1 import conversion_pb2, training_pb2, worker_pb2
 from services import logs
 from services.errors import Cancelled, ServiceError
+from services.jobs.orders import read_order
 from services.jobs.reporting import DEFAULT_FLUSH_SECONDS, Reporter
 from services.jobs.spool import SPOOL
 from services.settings import SharedSettings
@@ -45,7 +44,7 @@ def main(run: Run) -> NoReturn:
     """
     logs.configure(service="worker", level=SharedSettings().log_level)
     path = Path(sys.argv[1])
-    order = json_format.Parse(path.read_bytes(), worker_pb2.WorkOrder())
+    order = read_order(path)
     # Nobody reads a spool that goes with its pod, and an order that is mounted leaves no room for one.
     spool = None if order.HasField("flush_timeout") else path.with_name(SPOOL)
     first = int(os.environ.get(_RANK, "0")) == 0

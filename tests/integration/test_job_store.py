@@ -340,6 +340,18 @@ def test_an_attempt_is_opened_by_its_own_token_and_reported_on_by_its_last_runne
     assert store.take_report("a", second, report(2)) == 2
 
 
+def test_a_runner_that_wound_down_does_not_speak_for_its_successor(store: Store, term: Term) -> None:
+    store.create(new("a", max_attempts=1))
+    claim(term, store)
+    store.take_report("a", WORKER, outcome(1, cancelled=worker_pb2.Cancelled()))
+    assert store.begin_attempt("a", WORKER) == 1
+    assert store.get("training", "a").outcome is not None
+    assert store.begin_attempt("a", replace(WORKER, runner="second")) == 1
+    job = term.conclude("a", attempt=1, reports=[], death=Death("the second one was killed"))
+    assert job.error is not None
+    assert b"the second one was killed" in job.error
+
+
 def test_a_database_of_the_first_release_keeps_its_jobs_and_its_running_workers(url: str) -> None:
     database = Database(url)
     with database.write() as session:

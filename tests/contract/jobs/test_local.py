@@ -1,5 +1,6 @@
 """What only workers on this machine do: spools and folders; and what keeps a service from serving."""
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -85,3 +86,27 @@ def test_a_taken_port_is_one_readable_line_and_exit_code_2(start: Start, tmp_pat
     assert done.returncode == 2
     assert f"cannot listen on {trainer.address}" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_workers_report_to_the_address_that_the_operator_names(start: Start) -> None:
+    trainer = start(CONCH_REPORT_TO="trainer.example:50052")
+    trainer.train([{"warn": 1}], job_id="k")
+    trainer.wait_for_log("job.started", job="k")
+    order = json.loads((trainer.home / "jobs" / "k" / "attempt-1" / "order.json").read_text())
+    assert order["reportTo"] == "trainer.example:50052"
+    # Nobody is there; what it told is in its spool.
+    assert sequences(list(trainer.watch("k"))) == [1, 2, 3, 4]
+
+
+def test_a_job_that_ran_elsewhere_is_not_taken_for_a_process_of_this_machine(trainer: Service) -> None:
+    go = trainer.home / "go"
+    trainer.train([{"attempt": 1, "wait": str(go)}], job_id="k")
+    trainer.wait_for_log("job.started", job="k")
+    trainer.kill()
+    trainer.end()
+    with sqlite3.connect(trainer.home / "conch.db") as connection:
+        connection.execute("UPDATE jobs SET worker_name = 'k-a1', worker_mark = 'uid'")
+    connection.close()
+    trainer.start()
+    job = trainer.finish("k")
+    assert (job.status.state, job.status.attempt) == (_S.STATE_SUCCEEDED, 2)
