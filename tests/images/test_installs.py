@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chart import charts
 from tests.images.dockerfile import ROOT, once, stages
 
 _SOURCES = {"PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -52,6 +53,22 @@ def test_the_gateways_image_runs_what_its_command_says(gateway: Path) -> None:
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("gateway: CONCH_MAX_TEXTS: ")
+
+
+def test_the_program_of_helm_test_runs_in_the_gateways_image(gateway: Path) -> None:
+    """It finds nobody at these names, and says so by its exit code alone."""
+    pod = charts.find(charts.objects(), "Pod", "conch-test-health")
+    for container in pod["spec"]["containers"]:
+        _, *program = container["command"]
+        done = subprocess.run(
+            [gateway / "bin" / "python", *(part.replace("=10", "=0.2") for part in program)],
+            env=_SOURCES,
+            cwd=gateway,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("service", ["trainer", "converter"])
