@@ -4,8 +4,8 @@ A discrete-event model: callers arrive at random (Poisson, by four shapes of tra
 real reviews; gateways gather them with the very queue, shapes and admission of services/gateway; pods
 compute for as long as was measured, start slowly and leave gracefully; Prometheus scrapes, averages and
 records; Kubernetes' HPA decides every 15 seconds by the manifest that the chart renders. Beside it stand
-the same HPA with tokensPerServer tuned for these texts (docs/scaling.md says how), an HPA on CPU, which is
-what most people have, and an oracle that knows what will come.
+the same HPA with the leanest tokensPerServer that is sound for these texts (by sweep), an HPA on CPU, which
+is what most people have, and an oracle that knows what will come.
 
 Commands:
   simulate     play the shapes, print a table, `ratio <name> <value>` lines, and plots with --plots (default)
