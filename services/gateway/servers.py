@@ -48,6 +48,9 @@ class Server:
                 continue
             self.is_reachable = self.was_asked = True
             return
+        if self.is_reachable:
+            # Of a node that vanished nobody says that it did; its calls would wait for their deadlines.
+            self.triton.give_up()
         self.holds, self.is_reachable, self.was_asked = frozenset(), False, True
 
     async def until_due(self, seconds: float) -> None:

@@ -5,6 +5,7 @@ knows nothing about batches, routes or tasks. The hot path, `infer`, uses the ra
 bytes, which saves some 65 us of CPU a call over tritonclient's own classes.
 """
 
+import asyncio
 import itertools
 import math
 import os
@@ -56,6 +57,8 @@ class Triton:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._address = address
         self._ids = itertools.count(1)
+        self._calls: set[Any] = set()
+        self.num_given_up = 0
 
     async def infer(
         self,
@@ -77,16 +80,34 @@ class Triton:
         if timeout_seconds is not None:
             timeout_seconds = max(timeout_seconds, 1e-6)
             request.parameters["timeout"].int64_param = max(1, round(timeout_seconds * 1e6))
+        call = self._stub.ModelInfer(request, timeout=timeout_seconds)
+        self._calls.add(call)
         try:
-            response = await self._stub.ModelInfer(request, timeout=timeout_seconds)
+            response = await call
         except grpc.aio.AioRpcError as error:
             raise meaning(error, f"{model}@{version}") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise given_up() from error
+        finally:
+            self._calls.discard(call)
         num_rows = next(iter(inputs.values())).shape[0]
         return {name: _tensor(response, name, num_rows) for name in output_names}
 
     def open_stream(self, *, timeout_seconds: float | None) -> Any:
         """Returns a new ModelStreamInfer call; its errors are gRPC statuses, which end it."""
-        return self._stub.ModelStreamInfer(timeout=timeout_seconds, metadata=_ERRORS_AS_STATUS)
+        call = self._stub.ModelStreamInfer(timeout=timeout_seconds, metadata=_ERRORS_AS_STATUS)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        return call
+
+    def give_up(self) -> None:
+        """Ends all calls for answers under way: they raise BackendUnavailable now, not at their deadlines."""
+        self.num_given_up += 1
+        for call in list(self._calls):
+            call.cancel()
 
     def next_id(self) -> str:
         """Returns the id of one more request of this process."""
@@ -146,11 +167,8 @@ class Triton:
     async def holdings(self) -> frozenset[tuple[str, int]]:
         """Returns the versions that are ready to answer. Raises ServiceError if it does not say."""
         request = service_pb2.RepositoryIndexRequest(ready=True)
-        call = self._stub.RepositoryIndex(request, timeout=_LOOK_SECONDS)
-        index = await self._cold(call, "its index")
-        return frozenset(
-            (m.name, int(m.version)) for m in index.models if m.state == "READY" and m.version.isdecimal()
-        )
+        index = await self._cold(self._stub.RepositoryIndex(request, timeout=_LOOK_SECONDS), "its index")
+        return frozenset((m.name, int(m.version)) for m in index.models if m.state == "READY")
 
     async def close(self) -> None:
         """Closes the connection; calls under way are cancelled."""
@@ -220,6 +238,11 @@ def _load_failure(error: grpc.aio.AioRpcError, model: str) -> ServiceError:
     if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return _unavailable("Triton does not answer", "TRITON_UNAVAILABLE")
     return NotReady(f"Triton cannot load {model}: {error.details()}", reason="LOAD_REFUSED")
+
+
+def given_up() -> BackendUnavailable:
+    """Returns what the end of a call at a Triton that was given up means."""
+    return _unavailable("Triton does not answer", "TRITON_UNAVAILABLE")
 
 
 def _unavailable(message: str, reason: str) -> BackendUnavailable:

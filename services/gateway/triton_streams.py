@@ -19,7 +19,7 @@ from tritonclient.grpc import service_pb2
 
 from conch.v1 import inference_pb2
 from services.errors import BackendUnavailable, InvalidRequest
-from services.gateway.triton import Triton, TritonError, meaning
+from services.gateway.triton import Triton, TritonError, given_up, meaning
 from services.tasks.rpcs import Piece, Prompt
 
 INPUTS = ("text_input", "stream", "sampling_parameters", "exclude_input_in_output")
@@ -49,15 +49,16 @@ class TritonWriter:
         TritonError for what only a bug can cause.
         """
         seconds = None if deadline is None else max(1e-3, deadline - asyncio.get_running_loop().time())
+        num_given_up = self._triton.num_given_up
         call = self._triton.open_stream(timeout_seconds=seconds)
         self._calls.add(call)
         try:
-            with self._meaning_of_errors(prompt):
+            with self._meaning_of_errors(prompt, num_given_up):
                 await call.write(self._request(prompt, seconds))
                 await call.done_writing()
             text = _Text(self._subject, num_alternatives=prompt.parameters.get("logprobs"))
             while not text.is_finished:
-                with self._meaning_of_errors(prompt):
+                with self._meaning_of_errors(prompt, num_given_up):
                     piece = text.read(await call.read())
                 if piece:
                     yield piece
@@ -92,7 +93,7 @@ class TritonWriter:
         return request
 
     @contextmanager
-    def _meaning_of_errors(self, prompt: Prompt) -> Iterator[None]:
+    def _meaning_of_errors(self, prompt: Prompt, num_given_up: int) -> Iterator[None]:
         try:
             yield
         except grpc.aio.AioRpcError as error:
@@ -104,6 +105,9 @@ class TritonWriter:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
+            if self._triton.num_given_up > num_given_up:
+                self._on_lost()
+                raise given_up() from error
             # Not our caller's doing: the version is being unloaded, or the gateway closes.
             raise BackendUnavailable(
                 f"{self._subject} is being unloaded", reason="VERSION_UNLOADING"

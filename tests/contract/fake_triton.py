@@ -58,6 +58,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.unloads: list[str] = []
         self.empty_outputs = False
         self.live = True
+        self.frozen = False
+        """Whether it says nothing any more, to nobody, as if its node had vanished."""
         self.changed = asyncio.Condition()
         self._gate = asyncio.Event()
         self._gate.set()
@@ -130,6 +132,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return answer
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:
+        if self.frozen:
+            await asyncio.Event().wait()
         answer = service_pb2.RepositoryIndexResponse()
         for model, versions in self.loaded.items():
             for version in sorted(versions):

@@ -160,6 +160,21 @@ async def test_a_server_that_dies_in_the_middle_of_calls_costs_none(tmp_path: Pa
         assert sample(stack, "conch_pool_servers", pool="cpu", state="unreachable") == 1
 
 
+async def test_calls_at_a_server_that_vanished_go_elsewhere_long_before_their_deadlines(
+    tmp_path: Path, cpu: Pool
+) -> None:
+    pods = [await cpu.add(1) for _ in range(2)]
+    async with over(tmp_path, cpu, routes=(route(v1=1),)) as stack:
+        await proven_on(stack, *pods)
+        pods[0].hold()
+        pods[0].calls.clear()
+        pods[0].frozen = True
+        async with steady_calls(stack) as calls:
+            await until(lambda: bool(pods[0].calls))
+            await until(lambda: pods[0].num_cancelled > 0, seconds=15)
+        assert calls.errors == []
+
+
 async def test_a_server_that_came_back_proves_itself_again_before_it_gets_calls(
     tmp_path: Path, cpu: Pool
 ) -> None:
