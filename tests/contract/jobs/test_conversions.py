@@ -56,6 +56,16 @@ def test_conversions_created_at_once_get_numbers_of_their_own_above_the_publishe
     assert {job.result.version for job in jobs} == {8, 9, 10}
 
 
+def test_a_profile_that_is_not_there_is_refused_by_name(
+    converter: Service, spec: conversion_pb2.ConversionSpec
+) -> None:
+    spec.profile = "no-such"
+    with pytest.raises(grpc.RpcError) as caught:
+        converter.conversion.CreateConversionJob(conversion_pb2.CreateConversionJobRequest(spec=spec))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "spec.profile: " in caught.value.details()
+
+
 def test_another_attempt_works_on_the_same_version(
     converter: Service, spec: conversion_pb2.ConversionSpec
 ) -> None:

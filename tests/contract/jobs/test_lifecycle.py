@@ -86,6 +86,17 @@ def test_a_spec_that_can_never_succeed_is_refused_with_every_field_named(trainer
     )
 
 
+def test_machines_that_nobody_has_are_refused_by_name(trainer: Service) -> None:
+    (trainer.home / "data.jsonl").touch()
+    spec = training_spec(trainer.home / "data.jsonl", profile="no-such", num_nodes=65)
+    with pytest.raises(grpc.RpcError) as caught:
+        trainer.training.CreateTrainingJob(training_pb2.CreateTrainingJobRequest(spec=spec))
+    assert refused(caught.value) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        {"spec.profile", "spec.num_nodes"},
+    )
+
+
 @pytest.mark.parametrize("job_id", ["-a", "A", "a_b", "a" * 64, "../x"])
 def test_an_id_is_short_and_plain(trainer: Service, job_id: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
