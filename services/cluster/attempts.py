@@ -15,7 +15,7 @@ from services.cluster.objects import JOBS, PODS, Object
 from services.cluster.templates import CONTAINER
 from services.cluster.watching import Watched
 from services.errors import BackendUnavailable, NotFound, NotReady, ServiceError
-from services.jobs.executor import Ending
+from services.jobs.executor import Ending, Tell
 from services.jobs.outcomes import Death
 
 log = structlog.get_logger(__name__)
@@ -35,6 +35,8 @@ class KubernetesAttempt:
         self._uid = uid
         self._stopping: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self.tell: Tell = lambda reason, message: None
+        """Set by `heed`."""
         self.on_ended: Callable[[], None] = lambda: None
         """Called once nothing of it runs any more, or nobody waits for that."""
 
@@ -51,6 +53,10 @@ class KubernetesAttempt:
     def wake(self) -> None:
         """Says that its Job may have changed."""
         self._changed.set()
+
+    def heed(self, tell: Tell) -> None:
+        """Has it told why its pods do not start, if they do not for long."""
+        self.tell = tell
 
     async def ended(self) -> Ending:
         """Returns once its Job is finished or gone and none of its pods runs."""

@@ -9,7 +9,9 @@ Job without its Secret has not begun.
 import asyncio
 import base64
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import NoReturn
 
 import structlog
 from google.protobuf import json_format
@@ -22,6 +24,7 @@ from services.cluster.client import Cluster, connect
 from services.cluster.deaths import finished
 from services.cluster.manifests import ORDER, Filling, job_of, secret_of, service_of
 from services.cluster.objects import JOBS, SECRETS, SERVICES, Object, Resource
+from services.cluster.obstacles import Obstacle, Obstacles
 from services.cluster.place import Place
 from services.cluster.refusals import unavailable
 from services.cluster.templates import Templates
@@ -76,10 +79,14 @@ class KubernetesExecutor:
             on_change=lambda name, _: self._wake(name),
             on_listed=self._wake_all,
         )
-        self._following: asyncio.Task[None] | None = None
+        self._obstacles = Obstacles(cluster, self._labels, self._hinder)
+        self._starting: set[str] = set()
+        """Jobs that may have been made for attempts that did not begin."""
+        self._following: list[asyncio.Task[NoReturn]] = []
 
     async def start(self, job: Job, order: worker_pb2.WorkOrder) -> Attempt:
         filling = self._filling(job, order)
+        self._starting.add(filling.name)
         try:
             made = await self._job(filling)
             await self._furnish(filling, made)
@@ -88,7 +95,8 @@ class KubernetesExecutor:
         except ServiceError as error:
             _raise_if_it_may_pass(error)
             raise OSError(error.message) from error
-        return self._attend(made["metadata"]["name"], made["metadata"]["uid"])
+        self._starting.discard(filling.name)
+        return self._attend(filling.name, made["metadata"]["uid"])
 
     async def find(self, job: Job) -> Attempt | None:
         name = names.job_name(job)
@@ -115,7 +123,13 @@ class KubernetesExecutor:
                     await self._remove(metadata["name"], metadata["uid"])
 
     async def release(self, job: Job) -> None:
-        """Removes the kept work of a job that SUCCEEDED: it can be many times as large as its artifact."""
+        """Ends what never began, and removes the kept work of a job that SUCCEEDED: that can be large."""
+        if (name := names.job_name(job)) in self._starting:
+            with unavailable(), suppress(NotFound):
+                found = await self._cluster.get(JOBS, name)
+                if self._is_ours(found, job):
+                    await self._remove(name, found["metadata"]["uid"])
+            self._starting.discard(name)
         if job.state == job_pb2.JobStatus.STATE_SUCCEEDED:
             await asyncio.to_thread(storage.remove, self._place.work_uri(job.id))
 
@@ -128,8 +142,8 @@ class KubernetesExecutor:
         await asyncio.to_thread(storage.remove, self._place.work_uri(job.id))
 
     async def close(self) -> None:
-        if self._following is not None:
-            await stopped(self._following)
+        for task in self._following:
+            await stopped(task)
         await self._cluster.close()
 
     def _filling(self, job: Job, order: worker_pb2.WorkOrder) -> Filling:
@@ -221,8 +235,9 @@ class KubernetesExecutor:
             log.debug("worker.gone", job=name)
 
     def _attend(self, name: str, uid: str) -> KubernetesAttempt:
-        if self._following is None:
-            self._following = asyncio.create_task(self._jobs.run())
+        if not self._following:
+            loops = (self._jobs.run(), self._obstacles.run())
+            self._following = [asyncio.create_task(loop) for loop in loops]
         attempt = KubernetesAttempt(self._cluster, self._jobs, name, uid)
         self._attempts[name] = attempt
         attempt.on_ended = lambda: self._leave(attempt)
@@ -231,6 +246,10 @@ class KubernetesExecutor:
     def _leave(self, attempt: KubernetesAttempt) -> None:
         if self._attempts.get(attempt.name) is attempt:
             del self._attempts[attempt.name]
+
+    def _hinder(self, obstacle: Obstacle) -> None:
+        if (attempt := self._attempts.get(obstacle.job)) is not None:
+            attempt.tell(obstacle.reason, obstacle.message)
 
     def _wake(self, name: str) -> None:
         if (attempt := self._attempts.get(name)) is not None:

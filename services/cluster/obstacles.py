@@ -1,10 +1,10 @@
 """Tells of workers that wait: for a machine, or for an image that cannot be pulled. Waiting is no failure.
 
-Knows pods; knows nothing about jobs but the id and attempt that their pods bear.
+Knows pods; knows nothing about attempts but the names of their Jobs.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -26,15 +26,15 @@ _LOOK_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why an attempt's worker does not start."""
+    """Why a worker does not start."""
 
-    job_id: str
-    attempt: int
+    job: str
+    """Name of its Kubernetes Job."""
     reason: str
     message: str
 
 
-Tell = Callable[[Obstacle], Awaitable[None]]
+Tell = Callable[[Obstacle], None]
 
 
 class Obstacles:
@@ -72,17 +72,17 @@ class Obstacles:
         for pod in pods:
             found = obstacle(pod)
             if found is not None and _waited_seconds(pod) >= self._patience_seconds:
-                await self._tell_once(pod, *found)
+                self._tell_once(pod, *found)
 
-    async def _tell_once(self, pod: Object, reason: str, message: str) -> None:
+    def _tell_once(self, pod: Object, reason: str, message: str) -> None:
         metadata = pod["metadata"]
         if (metadata["name"], reason) in self._told:
             return
         self._told.add((metadata["name"], reason))
         minutes = round(_waited_seconds(pod) / 60)
-        job_id, attempt = metadata["annotations"][names.JOB], int(metadata["labels"][names.ATTEMPT])
-        log.warning("worker.hindered", job=job_id, attempt=attempt, reason=reason, problem=message)
-        await self._tell(Obstacle(job_id, attempt, reason, f"waiting for {minutes} min: {message}"))
+        job = metadata["labels"]["batch.kubernetes.io/job-name"]
+        log.warning("worker.hindered", job=job, reason=reason, problem=message)
+        self._tell(Obstacle(job, reason, f"the worker waits for {minutes} min by now: {message}"))
 
 
 def _waited_seconds(pod: Object) -> float:

@@ -127,7 +127,7 @@ class Watched:
         self._backoff_seconds = min(2 * self._backoff_seconds, _LONGEST_BACKOFF_SECONDS)
 
 
-async def stopped(task: "asyncio.Task[None] | asyncio.Task[NoReturn]") -> None:
+async def stopped(task: "asyncio.Task[NoReturn]") -> None:
     """Cancels a task and returns once it is over."""
     task.cancel()
     with suppress(asyncio.CancelledError):

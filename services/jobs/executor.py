@@ -30,6 +30,9 @@ class Ending:
     """All that it told, or the last of it; what has arrived already changes nothing."""
 
 
+Tell = Callable[[str, str], None]
+
+
 class Attempt(Protocol):
     """One attempt of a job that an executor runs, or ran."""
 
@@ -40,6 +43,12 @@ class Attempt(Protocol):
     @property
     def mark(self) -> str:
         """What tells it for good from any other attempt of this name; at most 255 characters."""
+
+    def heed(self, tell: Tell) -> None:
+        """Calls `tell(reason, sentence)` of whatever keeps the worker from starting, from now on, each once.
+
+        `reason` is UPPER_SNAKE. The attempt goes on: waiting is no failure.
+        """
 
     async def ended(self) -> Ending:
         """Returns once nothing of the attempt runs any more. Raises nothing but CancelledError.

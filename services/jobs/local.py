@@ -16,7 +16,7 @@ from google.protobuf import json_format
 
 from conch.v1 import job_pb2, worker_pb2
 from services.jobs import processes
-from services.jobs.executor import Attempt, Ending
+from services.jobs.executor import Attempt, Ending, Tell
 from services.jobs.kinds import Kind
 from services.jobs.orders import read_order
 from services.jobs.outcomes import Death
@@ -48,6 +48,9 @@ class LocalAttempt:
     def mark(self) -> str:
         """When the process began."""
         return self._process.mark if self._process is not None else ""
+
+    def heed(self, tell: Tell) -> None:
+        """Does nothing: a process starts, or is refused, at once."""
 
     async def ended(self) -> Ending:
         """Returns once the process is gone, with all that is in its spool."""

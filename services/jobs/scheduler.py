@@ -171,6 +171,7 @@ class Scheduler:
 
     async def _attend(self, job: Job, attempt: Attempt) -> None:
         self._running[job.id] = _Running(attempt)
+        attempt.heed(lambda reason, message: self._spawn(self._warn(job, reason, message)))
         self._spawn(self._see_out(job, attempt))
         # A worker may be gone, and its attempt over, before its name was noted.
         with suppress(NotFound, NotReady):
@@ -183,6 +184,12 @@ class Scheduler:
             )
             if job.cancel_requested:
                 self._cancel(job.id)
+
+    async def _warn(self, job: Job, reason: str, message: str) -> None:
+        warning = job_pb2.Warning(reason=reason, message=message)
+        with suppress(NotFound, NotReady):  # over meanwhile
+            await stored(self._term.warn, job.id, attempt=job.attempt, warning=warning)
+            self._changes.ring(job.id)
 
     async def _see_out(self, job: Job, attempt: Attempt) -> None:
         await self._leave(job, await attempt.ended())

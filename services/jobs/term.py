@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from conch.v1 import worker_pb2
+from conch.v1 import job_pb2, worker_pb2
 from services.jobs import credentials, journal
 from services.jobs.database import Database
 from services.jobs.outcomes import Attempt, Death, conclude
@@ -82,6 +82,11 @@ class Term:
             job = current(session, job_id, attempt)
             job.worker_name, job.worker_mark = name, mark
             return job
+
+    def warn(self, job_id: str, *, attempt: int, warning: job_pb2.Warning) -> None:
+        """Notes something that a person should look at. Raises NotFound, NotReady if another took over."""
+        with self._change() as session:
+            journal.note(session, current(session, job_id, attempt), warning=warning)
 
     def conclude(
         self,

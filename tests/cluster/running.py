@@ -62,7 +62,7 @@ class ClusterTrainer(Service):
     """A real trainer whose workers run in a cluster."""
 
     def __init__(self, place: Cluster, home: Path, **settings: str) -> None:
-        self.place = place
+        self.cluster = place
         grace = {"CONCH_CANCEL_GRACE_SECONDS": "1"}
         super().__init__("trainer", home, **place.settings() | grace | settings)
 

@@ -49,7 +49,7 @@ def whole(trainer: ClusterTrainer, job_id: str, *, attempts: int = 1) -> list[jo
     job = trainer.job(job_id)
     assert (job.status.state, job.status.attempt) == (_S.STATE_SUCCEEDED, attempts), job.status
     assert sequences(events) == list(range(1, len(events) + 1))
-    assert not trainer.place.kubelet.overlapped(job_id)
+    assert not trainer.cluster.kubelet.overlapped(job_id)
     return events
 
 
@@ -82,17 +82,17 @@ def wait_for_warnings(trainer: ClusterTrainer, job_id: str, count: int) -> None:
 def test_a_job_runs_once_whatever_the_api_server_answers(
     trainer: ClusterTrainer, job_id: str, faults: list[Fault]
 ) -> None:
-    trainer.place.api.faults.add(*faults)
+    trainer.cluster.api.faults.add(*faults)
     if job_id == "watch-refused":
-        trainer.place.api.cut_watches()
+        trainer.cluster.api.cut_watches()
     trainer.train([{"warn": 3}], job_id=job_id)
     assert warnings(whole(trainer, job_id)) == ["1", "2", "3"]
-    assert len(trainer.place.kubelet.pods(job_id)) == 1
+    assert len(trainer.cluster.kubelet.pods(job_id)) == 1
 
 
 @pytest.mark.parametrize("fault", ["cut", "gone", "compacted", "away"])
 def test_the_end_of_a_job_is_seen_however_the_watch_breaks(trainer: ClusterTrainer, fault: str) -> None:
-    api, job_id, go = trainer.place.api, f"watch-{fault}", trainer.home / f"go-{fault}"
+    api, job_id, go = trainer.cluster.api, f"watch-{fault}", trainer.home / f"go-{fault}"
     trainer.train([{"warn": 1}, {"wait": str(go)}], job_id=job_id)
     trainer.wait_for(job_id, '"1"')
     if fault == "compacted":
@@ -107,7 +107,7 @@ def test_the_end_of_a_job_is_seen_however_the_watch_breaks(trainer: ClusterTrain
 
 
 def test_a_job_that_ends_while_no_watch_stands_is_seen_in_the_next_list(trainer: ClusterTrainer) -> None:
-    api, go = trainer.place.api, trainer.home / "go-unwatched"
+    api, go = trainer.cluster.api, trainer.home / "go-unwatched"
     trainer.train([{"warn": 1}, {"wait": str(go)}], job_id="unwatched")
     trainer.wait_for("unwatched", '"1"')
     api.faults.add(Fault("watch", code=410, reason="Expired", times=1), Fault("list", _JOBS, times=4))
@@ -122,7 +122,7 @@ def test_a_job_deleted_by_hand_is_followed_by_another_attempt_once_its_worker_ha
     script = [{"warn": 2}, {"attempt": 1, "ignore_cancel": 1}]
     trainer.train(script, job_id="deleted")
     trainer.wait_for("deleted", '"2"')
-    trainer.place.api.objects.delete("Job", "deleted-a1")
+    trainer.cluster.api.objects.delete("Job", "deleted-a1")
     events = whole(trainer, "deleted", attempts=2)
     assert warnings(events) == ["1", "2", "1", "2"]
     assert "attempt 1 of 3: the Kubernetes Job deleted-a1 was deleted" in warnings(events, "WORKER_DIED")[0]
@@ -131,7 +131,7 @@ def test_a_job_deleted_by_hand_is_followed_by_another_attempt_once_its_worker_ha
 def test_a_preempted_worker_is_replaced_within_its_attempt_and_its_events_go_on(
     trainer: ClusterTrainer,
 ) -> None:
-    go, kubelet = trainer.home / "go-preempted", trainer.place.kubelet
+    go, kubelet = trainer.home / "go-preempted", trainer.cluster.kubelet
     trainer.train([{"warn": 2}, {"wait": str(go)}], job_id="preempted")
     trainer.wait_for("preempted", '"2"')
     kubelet.preempt(kubelet.wait_for_pods("preempted"))
@@ -145,7 +145,7 @@ def test_a_preempted_worker_is_replaced_within_its_attempt_and_its_events_go_on(
 def test_a_worker_that_winds_down_as_it_is_preempted_has_not_said_the_last_word(
     trainer: ClusterTrainer,
 ) -> None:
-    kubelet = trainer.place.kubelet
+    kubelet = trainer.cluster.kubelet
     trainer.train([{"warn": 1}, {"until_cancelled": 1}], job_id="wound-down")
     trainer.wait_for("wound-down", '"1"')
     kubelet.preempt(kubelet.wait_for_pods("wound-down"))
@@ -166,36 +166,36 @@ def test_a_killed_service_adopts_the_job_that_runs(trainer: ClusterTrainer) -> N
     go.touch()
     trainer.start()
     assert warnings(whole(trainer, "adopted")) == ["1", "2"]
-    assert len(trainer.place.kubelet.pods("adopted")) == 1
+    assert len(trainer.cluster.kubelet.pods("adopted")) == 1
 
 
 def test_a_service_killed_between_a_job_and_its_order_begins_it_once(trainer: ClusterTrainer) -> None:
-    trainer.place.api.faults.add(Fault("create", "secrets", times=1000))
+    trainer.cluster.api.faults.add(Fault("create", "secrets", times=1000))
     trainer.train([{"warn": 1}], job_id="halfway")
-    trainer.place.api.objects.wait_for(lambda: trainer.place.kubelet.pods("halfway") != [])
+    trainer.cluster.api.objects.wait_for(lambda: trainer.cluster.kubelet.pods("halfway") != [])
     trainer.kill()
-    trainer.place.api.faults.clear()
+    trainer.cluster.api.faults.clear()
     trainer.start()
     assert warnings(whole(trainer, "halfway")) == ["1"]
-    assert len(trainer.place.kubelet.pods("halfway")) == 1
+    assert len(trainer.cluster.kubelet.pods("halfway")) == 1
 
 
 def test_a_service_killed_before_it_noted_the_job_finds_it(trainer: ClusterTrainer) -> None:
-    trainer.place.api.faults.add(Fault("create", _JOBS, how="drop"), Fault("get", _JOBS, times=1000))
+    trainer.cluster.api.faults.add(Fault("create", _JOBS, how="drop"), Fault("get", _JOBS, times=1000))
     trainer.train([{"warn": 1}], job_id="unnoted")
-    trainer.place.api.objects.wait_for(lambda: trainer.place.kubelet.pods("unnoted") != [])
+    trainer.cluster.api.objects.wait_for(lambda: trainer.cluster.kubelet.pods("unnoted") != [])
     trainer.kill()
-    trainer.place.api.faults.clear()
+    trainer.cluster.api.faults.clear()
     trainer.start()
     assert warnings(whole(trainer, "unnoted")) == ["1"]
-    assert len(trainer.place.kubelet.pods("unnoted")) == 1
+    assert len(trainer.cluster.kubelet.pods("unnoted")) == 1
 
 
 def test_a_job_deleted_while_no_service_ran_is_followed_by_another_attempt(trainer: ClusterTrainer) -> None:
     trainer.train([{"warn": 1}, {"attempt": 1, "wait": "/never"}], job_id="gone")
     trainer.wait_for("gone", '"1"')
     trainer.kill()
-    trainer.place.api.objects.delete("Job", "gone-a1")
+    trainer.cluster.api.objects.delete("Job", "gone-a1")
     trainer.start()
     events = whole(trainer, "gone", attempts=2)
     assert "the Kubernetes Job gone-a1 was deleted" in warnings(events, "WORKER_DIED")[0]
@@ -204,7 +204,7 @@ def test_a_job_deleted_while_no_service_ran_is_followed_by_another_attempt(train
 def test_what_runs_for_nobody_is_ended_by_the_next_leader_and_what_is_not_conchs_left_alone(
     trainer: ClusterTrainer,
 ) -> None:
-    objects = trainer.place.api.objects
+    objects = trainer.cluster.api.objects
     labels = {"app.kubernetes.io/managed-by": "conch", "conch/kind": "training"}
     ours = {**labels, "app.kubernetes.io/instance": "conch"}
     trainer.kill()
@@ -228,7 +228,7 @@ def test_a_death_says_what_the_cluster_knows_of_it(
 ) -> None:
     trainer.train([{"warn": 1}, {"attempt": 1, "wait": "/never"}], job_id=job_id)
     trainer.wait_for(job_id, '"1"')
-    trainer.place.kubelet.kill(trainer.place.kubelet.wait_for_pods(job_id), reason=reason)
+    trainer.cluster.kubelet.kill(trainer.cluster.kubelet.wait_for_pods(job_id), reason=reason)
     assert sentence in warnings(whole(trainer, job_id, attempts=2), "WORKER_DIED")[0]
 
 
@@ -243,27 +243,27 @@ def test_a_crash_says_its_exit_code_and_the_end_of_its_log(trainer: ClusterTrain
 def test_a_signal_is_named(trainer: ClusterTrainer) -> None:
     trainer.train([{"warn": 1}, {"attempt": 1, "wait": "/never"}], job_id="killed")
     trainer.wait_for("killed", '"1"')
-    kubelet = trainer.place.kubelet
+    kubelet = trainer.cluster.kubelet
     os.kill(kubelet.pid(kubelet.wait_for_pods("killed")), signal.SIGSEGV)
     assert "killed by SIGSEGV" in warnings(whole(trainer, "killed", attempts=2), "WORKER_DIED")[0]
 
 
 def test_a_job_that_waits_for_a_machine_is_cancelled_at_once(trainer: ClusterTrainer) -> None:
-    trainer.place.kubelet.schedulable = False
+    trainer.cluster.kubelet.schedulable = False
     try:
         trainer.train([{"warn": 1}], job_id="unschedulable")
-        trainer.place.api.objects.wait_for(lambda: trainer.place.kubelet.pods("unschedulable") != [])
+        trainer.cluster.api.objects.wait_for(lambda: trainer.cluster.kubelet.pods("unschedulable") != [])
         trainer.cancel("unschedulable")
         assert trainer.finish("unschedulable").status.state == _S.STATE_CANCELLED
     finally:
-        trainer.place.kubelet.schedulable = True
-    assert trainer.place.api.objects.all("Pod", labels="conch/job=unschedulable") == []
+        trainer.cluster.kubelet.schedulable = True
+    assert trainer.cluster.api.objects.all("Pod", labels="conch/job=unschedulable") == []
 
 
 def test_a_deleted_job_leaves_nothing_and_its_id_may_be_used_again(
     trainer: ClusterTrainer, tmp_path: Path
 ) -> None:
-    objects = trainer.place.api.objects
+    objects = trainer.cluster.api.objects
     trainer.train([{"warn": 1}], job_id="again")
     whole(trainer, "again")
     trainer.delete("again")

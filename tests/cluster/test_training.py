@@ -77,7 +77,7 @@ def followed(trainer: ClusterTrainer, job_id: str) -> list[job_pb2.JobEvent]:
 def test_a_preempted_training_goes_on_from_its_last_checkpoint_within_the_same_attempt(
     trainer: ClusterTrainer, opinions: Path, tiny_bert: Path, in_peace: bool
 ) -> None:
-    kubelet = trainer.place.kubelet
+    kubelet = trainer.cluster.kubelet
     create(trainer, "k", opinions, tiny_bert, num_epochs=2)
     saved = itertools.islice((e for e in trainer.watch("k") if e.HasField("checkpoint_saved")), 2)
     newest = list(saved)[-1]
@@ -104,7 +104,7 @@ def test_two_machines_train_one_model_and_only_the_first_one_speaks(
     create(trainer, "two", opinions, tiny_bert, num_epochs=8, num_nodes=2)
     events = followed(trainer, "two")
     job = trainer.job("two")
-    assert len(trainer.place.kubelet.pods("two")) == 2
+    assert len(trainer.cluster.kubelet.pods("two")) == 2
     assert [e.stage_started.name for e in events if e.HasField("stage_started")] == [
         "data",
         "model",

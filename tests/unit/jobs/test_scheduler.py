@@ -11,7 +11,7 @@ from conch.v1 import job_pb2, training_pb2, worker_pb2
 from services.errors import BackendUnavailable
 from services.jobs.changes import Changes
 from services.jobs.database import Database
-from services.jobs.executor import Attempt, Ending
+from services.jobs.executor import Attempt, Ending, Tell
 from services.jobs.kinds import Kind
 from services.jobs.outcomes import FINAL_STATES, Death
 from services.jobs.scheduler import Scheduler
@@ -29,11 +29,28 @@ class Done:
 
     name = mark = "done"
 
+    def heed(self, tell: Tell) -> None:
+        """Nothing is in its way."""
+
     async def ended(self) -> Ending:
         return Ending(Death("gone"), [worker_pb2.WorkerReport(worker_sequence=1, outcome=_DONE)])
 
     def stop(self, grace_seconds: float) -> None:
         """Too late."""
+
+
+class Hindered(Done):
+    """One that waits for a machine until it is `free`."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Event()
+
+    def heed(self, tell: Tell) -> None:
+        tell("UNSCHEDULABLE", "no machine can take it")
+
+    async def ended(self) -> Ending:
+        await self.free.wait()
+        return await super().ended()
 
 
 class Faulty:
@@ -44,6 +61,7 @@ class Faulty:
         self.broken = set(broken)
         self.tried = asyncio.Event()
         self.released: list[str] = []
+        self.attempt: Attempt = Done()
 
     async def start(self, job: Job, order: worker_pb2.WorkOrder) -> Attempt:
         if job.id in self.broken:
@@ -51,7 +69,7 @@ class Faulty:
         if job.id in self.away:
             self.tried.set()
             raise BackendUnavailable("quota exceeded", reason="AWAY")
-        return Done()
+        return self.attempt
 
     async def find(self, job: Job) -> Attempt | None:
         return None
@@ -157,3 +175,23 @@ async def test_a_scheduler_whose_term_is_over_ends_and_changes_nothing(
     with pytest.raises(TermOver):
         await late.run()
     assert store.get("training", "a").state == _S.STATE_PENDING
+
+
+async def test_what_keeps_a_worker_from_starting_is_told_as_a_warning_and_ends_nothing(
+    database: Database, store: Store
+) -> None:
+    create(store, "waits")
+    executor = Faulty()
+    executor.attempt = hindered = Hindered()
+    async with scheduling(database, executor) as changes:
+        with changes.listen("waits") as bell:
+            while not any(e.HasField("warning") for e in store.events("waits", from_sequence=0, limit=99)):
+                await bell.wait()
+                bell.clear()
+        assert store.get("training", "waits").state == _S.STATE_RUNNING
+        hindered.free.set()
+        assert (await finish(store, changes, "waits")).state == _S.STATE_SUCCEEDED
+    (warning,) = (
+        e.warning for e in store.events("waits", from_sequence=0, limit=99) if e.HasField("warning")
+    )
+    assert (warning.reason, warning.message) == ("UNSCHEDULABLE", "no machine can take it")

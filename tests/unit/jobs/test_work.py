@@ -1,3 +1,5 @@
+"""What is kept of an attempt outside of its machine."""
+
 from pathlib import Path
 
 import pytest
