@@ -31,15 +31,21 @@ def rendered(command: Path, *values: str) -> dict[str, Any]:
     done = subprocess.run(
         [str(command), "template", "conch", str(CHART), *sets], check=True, capture_output=True, text=True
     )
-    return next(
-        document
-        for document in yaml.safe_load_all(done.stdout)
-        if document
-        and document["kind"] == "HorizontalPodAutoscaler"
-        and "triton" in document["spec"]["scaleTargetRef"]["name"]
-    )
+    return _of_first_pool(done.stdout)
 
 
 def settings(path: Path | None = None) -> HpaSettings:
-    """Returns the settings of a manifest file; by default those of the chart."""
-    return HpaSettings.parse((path or COPY).read_text())
+    """Returns the settings of a rendered file's first pool; by default those of the chart.
+
+    Raises ValueError if it has no HorizontalPodAutoscaler of a pool.
+    """
+    return HpaSettings.parse(_of_first_pool((path or COPY).read_text()))
+
+
+def _of_first_pool(rendering: str) -> dict[str, Any]:
+    for document in yaml.safe_load_all(rendering):
+        if document and document["kind"] == "HorizontalPodAutoscaler":
+            manifest: dict[str, Any] = document
+            if "triton" in manifest["spec"]["scaleTargetRef"]["name"]:
+                return manifest
+    raise ValueError("no HorizontalPodAutoscaler of a pool: render it with --set autoscaling.kind=hpa")

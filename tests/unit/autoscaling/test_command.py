@@ -47,6 +47,16 @@ def test_the_copy_of_the_autoscaler_is_what_the_chart_renders() -> None:
     assert HpaSettings.parse(chart.rendered(helm)) == chart.settings()
 
 
+def test_a_whole_rendering_of_the_chart_gives_its_first_pool(tmp_path: Path) -> None:
+    gateway = "kind: HorizontalPodAutoscaler\nspec: {scaleTargetRef: {name: conch-gateway}}\n"
+    whole = tmp_path / "rendered.yaml"
+    whole.write_text(f"kind: Service\n---\n{gateway}---\n# Source: a comment\n---\n{chart.COPY.read_text()}")
+    assert chart.settings(whole) == chart.settings()
+    whole.write_text(gateway)
+    with pytest.raises(ValueError, match=r"autoscaling\.kind=hpa"):
+        chart.settings(whole)
+
+
 def test_the_paper_tells_the_numbers_that_the_script_prints() -> None:
     paper = PAPER.read_text(encoding="utf-8")
     missing = [line for line in large_scale.tables(Estate()).splitlines() if line not in paper]
