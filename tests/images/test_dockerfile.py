@@ -41,6 +41,13 @@ def test_what_is_shipped_installs_nothing_and_has_no_tools_to_build_with(target:
     assert not any(tool in run for run in runs for tool in ("pip", "apt", "gcc"))
 
 
+def test_the_image_that_builds_plans_installs_what_the_converters_does() -> None:
+    """It cannot be tried without NVIDIA's image: another python in front is all that differs."""
+    usual = stages()["build-converter"].all("RUN")
+    theirs = [run.removeprefix("python3 -m ") for run in stages()["converter-tensorrt"].all("RUN")]
+    assert theirs[-len(usual) :] == usual
+
+
 def test_the_chart_names_targets_that_there_are() -> None:
     templates = (ROOT / "charts" / "conch" / "templates").rglob("*")
     text = "".join(path.read_text(encoding="utf-8") for path in templates if path.is_file())
