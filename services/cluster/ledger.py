@@ -69,6 +69,11 @@ class LedgerConfigMap:
         if self._notes:
             log.error("ledger.unwritten", revisions=[note.revision.number for note in self._notes])
 
+    @property
+    def num_unwritten(self) -> int:
+        """Revisions that were noted and are not written yet."""
+        return len(self._notes)
+
     async def note(self, revision: Revision, held: Iterable[models_pb2.Route]) -> None:
         """Takes what a revision changed into the ledger by and by; never waits and never fails."""
         now = Timestamp()

@@ -94,7 +94,7 @@ class Gateway:
         models = ModelServicer(routing, repository_uri=settings.resolved_repository_uri())
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, ours.grpc)
         models_pb2_grpc.add_ModelServiceServicer_to_server(models, ours.grpc)
-        metrics.watch_routes(lambda: routing.problem)
+        metrics.watch_routes(lambda: routing.problem, lambda: routing.ledger.num_unwritten)
         readiness = Readiness(served, ours.health)
         await ours.start(settings.gateway_address, is_ready=False)
         log.info("metrics.exposed", port=exposition.port)

@@ -45,6 +45,10 @@ class Ledger(Protocol):
     async def close(self) -> None:
         """Writes what is left, if it can be."""
 
+    @property
+    def num_unwritten(self) -> int:
+        """Revisions that were noted and are not written yet."""
+
     async def note(self, revision: Revision, held: Iterable[models_pb2.Route]) -> None:
         """Takes what a revision changed into the ledger; `held` are those of its routes that hold.
 

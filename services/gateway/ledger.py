@@ -34,6 +34,11 @@ class LedgerFile:
     async def close(self) -> None:
         """Does nothing: every line is on disk."""
 
+    @property
+    def num_unwritten(self) -> int:
+        """None: what cannot be written is not taken."""
+        return 0
+
     async def note(self, revision: Revision, held: Iterable[models_pb2.Route]) -> None:
         """Writes the lines that `revision` still lacks, on disk when this returns; never waits.
 

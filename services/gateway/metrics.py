@@ -92,6 +92,11 @@ class Metrics:
         self._problem = Gauge(
             "conch_routes_problem", "1 = what holds is not what the routes say", registry=self.registry
         )
+        self._unwritten = Gauge(
+            "conch_ledger_unwritten",
+            "Changes of routes that are not in the ledger yet",
+            registry=self.registry,
+        )
         self.pools = PoolMetrics(self.registry)
         self.streams = StreamMetrics(self.registry)
         self.stream_gauges = self.streams.gauges
@@ -119,9 +124,10 @@ class Metrics:
         """Counts a call whose share was a version that does not serve."""
         self._fallbacks.labels(model, str(version)).inc()
 
-    def watch_routes(self, problem: Callable[[], str]) -> None:
-        """Reads whether there is a problem from `problem` whenever Prometheus asks."""
+    def watch_routes(self, problem: Callable[[], str], num_unwritten: Callable[[], int]) -> None:
+        """Reads whether there is a problem, and how much the ledger lacks, whenever Prometheus asks."""
         self._problem.set_function(lambda: bool(problem()))
+        self._unwritten.set_function(num_unwritten)
 
     def version_states(self, states: Mapping[tuple[str, int], models_pb2.Version.State.ValueType]) -> None:
         """Shows these versions' states and no others'."""

@@ -116,6 +116,7 @@ async def test_a_ledger_that_cannot_be_written_holds_no_shift_up_and_is_written_
         api.faults.add(Fault("patch", "configmaps", code=403, reason="Forbidden", name=LEDGER, times=9))
         change = await stacks[0].set_route(route(v2=1), actor="anna")
         assert change.sequence == 0
+        assert stacks[0].metrics.registry.get_sample_value("conch_ledger_unwritten")
         await shifted(stacks, 2)
         await stacks[1].set_route(route(v1=1), actor="berta")
         await until(api, lambda: len(lines(api)) == 3)

@@ -99,7 +99,7 @@ async def gateway(
         ours.grpc,
     )
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, ours.grpc)
-    metrics.watch_routes(lambda: routing.problem)
+    metrics.watch_routes(lambda: routing.problem, lambda: routing.ledger.num_unwritten)
     readiness = Readiness(served, ours.health)
     port = await ours.start("127.0.0.1:0", is_ready=False)
     await routing.start()
