@@ -5,7 +5,8 @@ Knows what all tasks have in common; what is particular to one is its `UnaryRpc`
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -77,14 +78,22 @@ class Answering:
                 response = await self._answer(name, request, served, deadline, started)
                 break
             except NoServer as lack:
-                self._count_failure(name, served, lack)
-                served = await self._later(request, lack, deadline)
+                with self._failures(name, served):  # only if nobody else comes
+                    served = await self._later(request, lack, deadline)
             except BaseException as error:
                 self._count_failure(name, served, error)
                 self._count_lateness(served.pool, error, deadline)
                 raise
         self._shadow(name, request, served)
         return response
+
+    @contextmanager
+    def _failures(self, name: str, served: ServedVersion) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._count_failure(name, served, error)
+            raise
 
     def _count_failure(self, name: str, served: ServedVersion, error: BaseException) -> None:
         version = served.served_by

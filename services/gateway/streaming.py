@@ -67,20 +67,23 @@ class Streaming:
                         yield response
                 return
             except NoServer as lack:  # nobody began on it
-                served = await pick_later(self._serving, request, lack, deadline)
+                with self._failures(name, served):
+                    served = await pick_later(self._serving, request, lack, deadline)
+            except BaseException as error:
+                self._count_failure(name, served, error)
+                raise
 
     async def _stream(
         self, name: str, request: AnyRequest, served: ServedVersion, deadline: float, progress: "_Progress"
     ) -> AsyncGenerator[Any, None]:
-        with self._failures(name, served):
-            rpc: StreamRpc[Any, Any] = rpc_of(name, served)
-            assert served.streams, "versions whose task has stream rpcs answer in streams"
-            prompt = await self._prompt(rpc, request, served)
-            async with served.streams.turn(deadline=deadline):
-                progress.has_its_turn()
-                async with aclosing(served.streams.write(prompt, deadline=deadline)) as pieces:
-                    async for piece in pieces:
-                        yield progress.told(rpc.respond(piece), piece)
+        rpc: StreamRpc[Any, Any] = rpc_of(name, served)
+        assert served.streams, "versions whose task has stream rpcs answer in streams"
+        prompt = await self._prompt(rpc, request, served)
+        async with served.streams.turn(deadline=deadline):
+            progress.has_its_turn()
+            async with aclosing(served.streams.write(prompt, deadline=deadline)) as pieces:
+                async for piece in pieces:
+                    yield progress.told(rpc.respond(piece), piece)
 
     def _series(self, name: str, served: ServedVersion) -> StreamSeries:
         return self._metrics.streams.of(name, served.served_by.model, served.served_by.version)
@@ -98,9 +101,12 @@ class Streaming:
         try:
             yield
         except BaseException as error:
-            version = served.served_by
-            self._metrics.version_failed(name, version.model, version.version, code_of(error))
+            self._count_failure(name, served, error)
             raise
+
+    def _count_failure(self, name: str, served: ServedVersion, error: BaseException) -> None:
+        version = served.served_by
+        self._metrics.version_failed(name, version.model, version.version, code_of(error))
 
 
 class StreamResponse(Protocol):

@@ -108,3 +108,21 @@ async def test_a_stream_waits_for_the_first_server(
         await until(lambda: sample(stack, "conch_pool_held_calls", pool="cpu") == 1)
         cpu.name_only(*engines)
         assert text_of(await call) == "two one "
+
+
+async def test_a_stream_at_a_server_that_vanished_ends_long_before_its_deadline(
+    stack: Stack, engines: list[FakeGeneration]
+) -> None:
+    for engine in engines:
+        engine.hold(after=1)
+    broken = generate(stack, "one two", seconds=100)
+    assert (await broken.read()).piece.text == "two "
+    (vanished,) = (engine for engine in engines if engine.asks)
+    (alive,) = (engine for engine in engines if engine is not vanished)
+    vanished.frozen = True
+    alive.release()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async with asyncio.timeout(20):
+            await read(broken)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert text_of(await read(generate(stack, "one two"))) == "two one "
