@@ -1,98 +1,33 @@
 """The autoscalers' own queries, asked of a real Prometheus about a real gateway and a real Triton."""
 
 import asyncio
-import json
 import statistics
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
-import grpc.aio
 import numpy as np
 import pytest
 from onnx import TensorProto
 
-from conch.v1 import inference_pb2_grpc
 from services.gateway import pool_metrics
-from tests.contract.fake_triton import FakeTriton
-from tests.contract.gateway.calls import request
-from tests.contract.gateway.test_main import event, start, until_serving
-from tests.contract.versions import publish
+from services.jobs.database import Database
+from services.jobs.metrics import JobSeries
+from services.jobs.store import NewJob, Store
+from services.telemetry import Exposition
 from tests.integration.triton import RunningTriton, echo_graph, free_port, started
 from tests.monitoring import prometheus, rendered, shipped
+from tests.monitoring.known_load import (
+    EXPECTED_SHARE,
+    NUM_CALLERS,
+    NUM_HELD,
+    SERVICE_SECONDS,
+    TOKENS_OF_A_TEXT,
+    Load,
+    gateway,
+    slow_triton,
+    under_load,
+)
 from tests.monitoring.prometheus import Pod, Prometheus
-
-SERVICE_SECONDS = 0.1
-NUM_CALLERS = 6
-DEADLINE_SECONDS = 1.8
-TOKENS_OF_A_TEXT = 8
-NUM_HELD = 3
-EXPECTED_SHARE = (NUM_CALLERS - 1) * SERVICE_SECONDS / DEADLINE_SECONDS
-
-
-class SlowTriton(FakeTriton):
-    """Takes as long for every call."""
-
-    async def ModelInfer(self, request: Any, context: Any) -> Any:
-        await asyncio.sleep(SERVICE_SECONDS)
-        return await super().ModelInfer(request, context)
-
-
-class Load:
-    """Callers who each ask again as soon as they were answered, so that the queue is as long all the time."""
-
-    def __init__(self, address: str) -> None:
-        self.shares: list[float] = []
-        self._channel = grpc.aio.insecure_channel(address)
-        self._stub: Any = inference_pb2_grpc.InferenceServiceStub(self._channel)
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def begin(self) -> None:
-        """Returns once the queue is as long as it will be, with calls held for the pool without servers."""
-        await until_serving(self._channel)
-        self._tasks = [asyncio.create_task(self._ask()) for _ in range(NUM_CALLERS)]
-        held = [self._stub.Classify(request("dull", model="sleeper"), timeout=60) for _ in range(NUM_HELD)]
-        self._tasks += [asyncio.ensure_future(call) for call in held]
-
-    async def end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._channel.close()
-
-    async def _ask(self) -> None:
-        while True:
-            answer = await self._stub.Classify(request("a fine film"), timeout=DEADLINE_SECONDS)
-            self.shares.append(answer.timings.queue.ToTimedelta().total_seconds() / DEADLINE_SECONDS)
-
-
-@asynccontextmanager
-async def gateway(home: Path, triton: FakeTriton) -> AsyncIterator[tuple[str, str]]:
-    """Yields the addresses of calls and of metrics of a gateway over one slow server and a pool at zero."""
-    pools = {"cpu": {"address": triton.address}, "gpu": {"address": "127.0.0.1:1"}}
-    routes = [
-        {"model": model, "versions": [{"version": "1", "weight": 1}], "pool": pool}
-        for model, pool in (("sentiment", "cpu"), ("sleeper", "gpu"))
-    ]
-    (home / "routes.json").write_text(json.dumps({"routes": routes}))
-    for model in ("sentiment", "sleeper"):
-        publish(home / "repository", 1, model=model)
-    process = await start(
-        home,
-        CONCH_POOLS=json.dumps(pools),
-        CONCH_STAGED_BY="pool",
-        CONCH_MAX_ROWS="1",
-        CONCH_MAX_INFLIGHT="1",
-    )
-    try:
-        port = (await event(process, "server.started"))["port"]
-        metrics_port = (await event(process, "metrics.exposed"))["port"]
-        yield f"127.0.0.1:{port}", f"127.0.0.1:{metrics_port}"
-    finally:
-        process.kill()
-        await process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -111,32 +46,22 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningTr
         yield running, f"127.0.0.1:{port}"
 
 
-@asynccontextmanager
-async def slow_triton() -> AsyncIterator[SlowTriton]:
-    """Yields a slow server that holds the version that is asked."""
-    slow = SlowTriton()
-    await slow.start()
-    slow.loaded = {"sentiment": {1}}
-    try:
-        yield slow
-    finally:
-        await slow.die()
-
-
-@asynccontextmanager
-async def under_load(address: str) -> AsyncIterator[Load]:
-    """Yields the load of a gateway."""
-    load = Load(address)
-    try:
-        await load.begin()
-        yield load
-    finally:
-        await load.end()
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the metrics of a trainer that leads and has a job waiting."""
+    database = Database(f"sqlite:///{tmp_path_factory.mktemp('jobs') / 'jobs.db'}")
+    database.migrate()
+    store = Store(database)
+    store.create(NewJob(id="a", kind="training", spec=b"", max_attempts=1))
+    exposition = Exposition(JobSeries("training", store, lambda: True).registry(), "127.0.0.1:0")
+    yield f"127.0.0.1:{exposition.port}"
+    exposition.close()
+    database.close()
 
 
 @pytest.fixture(scope="module")
 async def loaded(
-    tmp_path_factory: pytest.TempPathFactory, triton: tuple[RunningTriton, str]
+    tmp_path_factory: pytest.TempPathFactory, triton: tuple[RunningTriton, str], jobs: str
 ) -> AsyncIterator[tuple[Prometheus, Load]]:
     """A Prometheus that has watched the load for some seconds, and the load."""
     home, cpu = tmp_path_factory.mktemp("home"), rendered.pod_labels("conch-triton-cpu")
@@ -148,6 +73,7 @@ async def loaded(
         pods = {
             "gateway-x": Pod(metrics, rendered.pod_labels("conch-gateway"), rendered.monitor("gateway")),
             "triton-cpu-x": Pod(triton[1], cpu, rendered.monitor("triton")),
+            "trainer-x": Pod(jobs, rendered.pod_labels("conch-trainer"), rendered.monitor("trainer")),
         }
         folder = home / "prometheus"
         with prometheus.running(folder, pods, rendered.rules(), namespace=rendered.NAMESPACE) as server:
@@ -218,6 +144,15 @@ async def test_every_recorded_series_of_pools_has_a_number_from_a_running_gatewa
     for name in shipped.recorded():
         if name.startswith(("conch:pool", "conch:rpcs", "conch:calls")):
             assert server.values(f'{name}{{namespace="team-a",release="conch"}}'), name
+
+
+async def test_jobs_are_recorded_by_kind_and_state(loaded: tuple[Prometheus, Load]) -> None:
+    server, _ = loaded
+    own = 'namespace="team-a",release="conch",kind="training"'
+    assert server.values(f'conch:jobs:max{{{own},state="pending"}}') == [1]
+    assert server.values(f'conch:jobs:max{{{own},state="failed"}}') == [0]
+    assert server.values(f"conch:scheduler_leaders:sum{{{own}}}") == [1]
+    assert server.values(f"conch:oldest_pending_job_seconds:max{{{own}}} > 0")
 
 
 async def test_no_alert_but_that_of_the_pool_without_servers_is_on_its_way(
