@@ -7,14 +7,12 @@ Job without its Secret has not begun.
 """
 
 import asyncio
-import base64
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NoReturn
 
 import structlog
-from google.protobuf import json_format
 
 from conch.v1 import job_pb2, worker_pb2
 from services import storage
@@ -22,14 +20,15 @@ from services.cluster import names
 from services.cluster.attempts import KubernetesAttempt
 from services.cluster.client import Cluster, connect
 from services.cluster.deaths import finished
-from services.cluster.manifests import ORDER, Filling, job_of, secret_of, service_of
-from services.cluster.objects import JOBS, SECRETS, SERVICES, Object, Resource
+from services.cluster.manifests import Filling
+from services.cluster.objects import JOBS, Object
 from services.cluster.obstacles import Obstacle, Obstacles
 from services.cluster.place import Place
 from services.cluster.refusals import unavailable
 from services.cluster.templates import Templates
 from services.cluster.watching import Watched, stopped
-from services.errors import AlreadyExists, BackendUnavailable, Forbidden, NotFound, NotReady, ServiceError
+from services.cluster.writing import Writer
+from services.errors import BackendUnavailable, Forbidden, NotFound, NotReady, ServiceError
 from services.jobs.executor import Attempt
 from services.jobs.kinds import Kind
 from services.jobs.settings import JobSettings
@@ -68,9 +67,9 @@ class KubernetesExecutor:
 
     def __init__(self, cluster: Cluster, templates: Templates, kind: str, place: Place) -> None:
         self._cluster = cluster
-        self._templates = templates
         self._place = place
         self._labels = {names.MANAGED_BY: names.OWNER, names.KIND: kind, **templates.instance()}
+        self._writer = Writer(cluster, templates, self._labels)
         self._attempts: dict[str, KubernetesAttempt] = {}
         self._jobs = Watched(
             cluster,
@@ -88,20 +87,19 @@ class KubernetesExecutor:
         filling = self._filling(job, order)
         self._starting.add(filling.name)
         try:
-            made = await self._job(filling)
-            await self._furnish(filling, made)
+            made = await self._writer.job(filling)
+            await self._writer.furnish(filling, made)
         except BackendUnavailable:
             raise
         except ServiceError as error:
             _raise_if_it_may_pass(error)
             raise OSError(error.message) from error
-        self._starting.discard(filling.name)
         return self._attend(filling.name, made["metadata"]["uid"])
 
     async def find(self, job: Job) -> Attempt | None:
         name = names.job_name(job)
         with unavailable():
-            told = await self._tell_address(name)
+            told = await self._writer.tell_address(name, self._place.report_to)
             if job.worker_mark:
                 # It began. Whether its Job is there still, or another one of its name, the attempt finds out.
                 return self._attend(name, job.worker_mark)
@@ -109,7 +107,7 @@ class KubernetesExecutor:
                 found = await self._cluster.get(JOBS, name)
             except NotFound:
                 return None
-        begun = told and self._is_ours(found, job)
+        begun = told and self._writer.is_ours(found, job)
         return self._attend(name, found["metadata"]["uid"]) if begun else None
 
     async def sweep(self, running: Sequence[Job]) -> None:
@@ -120,15 +118,15 @@ class KubernetesExecutor:
                 metadata = job["metadata"]
                 if metadata["name"] not in current and (not finished(job) or _is_old(job)):
                     log.info("worker.swept", job=metadata["name"])
-                    await self._remove(metadata["name"], metadata["uid"])
+                    await self._writer.remove(metadata["name"], metadata["uid"])
 
     async def release(self, job: Job) -> None:
         """Ends what never began, and removes the kept work of a job that SUCCEEDED: that can be large."""
         if (name := names.job_name(job)) in self._starting:
             with unavailable(), suppress(NotFound):
                 found = await self._cluster.get(JOBS, name)
-                if self._is_ours(found, job):
-                    await self._remove(name, found["metadata"]["uid"])
+                if self._writer.is_ours(found, job):
+                    await self._writer.remove(name, found["metadata"]["uid"])
             self._starting.discard(name)
         if job.state == job_pb2.JobStatus.STATE_SUCCEEDED:
             await asyncio.to_thread(storage.remove, self._place.work_uri(job.id))
@@ -138,7 +136,7 @@ class KubernetesExecutor:
         with unavailable():
             jobs, _ = await self._cluster.list(JOBS, labels=names.selector(wanted))
             for found in jobs:
-                await self._remove(found["metadata"]["name"], found["metadata"]["uid"])
+                await self._writer.remove(found["metadata"]["name"], found["metadata"]["uid"])
         await asyncio.to_thread(storage.remove, self._place.work_uri(job.id))
 
     async def close(self) -> None:
@@ -150,96 +148,13 @@ class KubernetesExecutor:
         labels = {**names.labels(job), **self._labels}
         return Filling(job, self._place.filled(order), self._place.module, self._place.grace_seconds, labels)
 
-    async def _job(self, filling: Filling) -> Object:
-        """Returns the attempt's Job, made now or by whoever asked before."""
-        wanted = job_of(self._templates.find(_profile(filling.order)), filling)
-        try:
-            return await self._cluster.create(JOBS, wanted)
-        except AlreadyExists as error:
-            return await self._present(wanted, error)
-
-    async def _present(self, wanted: Object, error: AlreadyExists) -> Object:
-        name = wanted["metadata"]["name"]
-        try:
-            found = await self._cluster.get(JOBS, name)
-        except NotFound:
-            raise _in_the_way(name) from error
-        metadata = found["metadata"]
-        if not self._labels.items() <= (metadata.get("labels") or {}).items():
-            raise AlreadyExists(
-                f"there is a Kubernetes Job {name} already, which is not Conch's", reason="TAKEN"
-            )
-        if metadata.get("deletionTimestamp"):
-            raise _in_the_way(name) from error
-        if (metadata.get("annotations") or {}).get(names.DIGEST) != wanted["metadata"]["annotations"][
-            names.DIGEST
-        ]:
-            # Of an earlier job of this id.
-            await self._remove(name, metadata["uid"])
-            raise _in_the_way(name) from error
-        return found
-
-    async def _furnish(self, filling: Filling, owner: Object) -> None:
-        """Makes what the Job's pods wait for; a Job that cannot have it is removed."""
-        try:
-            await self._write_order(filling, owner)
-            if filling.num_nodes > 1:
-                await self._create(SERVICES, service_of(filling, owner))
-        except BackendUnavailable:
-            raise
-        except ServiceError:
-            await self._remove(filling.name, owner["metadata"]["uid"])
-            raise
-
-    async def _write_order(self, filling: Filling, owner: Object) -> None:
-        secret = secret_of(filling, owner)
-        if await self._create(SECRETS, secret):
-            return
-        changed = await self._cluster.patch(SECRETS, filling.name, {"stringData": secret["stringData"]})
-        if changed["metadata"].get("ownerReferences") != secret["metadata"]["ownerReferences"]:
-            # It goes with an earlier Job of this name, any moment.
-            raise _in_the_way(filling.name)
-
-    async def _create(self, resource: Resource, obj: Object) -> bool:
-        """Makes an object unless there is one; returns whether there was none."""
-        try:
-            await self._cluster.create(resource, obj)
-        except AlreadyExists:
-            return False
-        return True
-
-    async def _tell_address(self, name: str) -> bool:
-        """Puts our address into a worker's order if it has another; returns False if there is no order."""
-        try:
-            secret = await self._cluster.get(SECRETS, name)
-            content = base64.b64decode(secret["data"][ORDER])
-            order = json_format.Parse(content, worker_pb2.WorkOrder(), ignore_unknown_fields=True)
-            if order.report_to != self._place.report_to:
-                order.report_to = self._place.report_to
-                await self._cluster.patch(
-                    SECRETS, name, {"stringData": {ORDER: json_format.MessageToJson(order)}}
-                )
-        except NotFound:
-            return False
-        return True
-
-    def _is_ours(self, found: Object, job: Job) -> bool:
-        metadata = found["metadata"]
-        ours = self._labels.items() <= (metadata.get("labels") or {}).items()
-        return ours and (metadata.get("annotations") or {}).get(names.JOB) == job.id
-
-    async def _remove(self, name: str, uid: str) -> None:
-        try:
-            await self._cluster.delete(JOBS, name, uid=uid)
-        except (NotFound, NotReady):
-            log.debug("worker.gone", job=name)
-
     def _attend(self, name: str, uid: str) -> KubernetesAttempt:
         if not self._following:
             loops = (self._jobs.run(), self._obstacles.run())
             self._following = [asyncio.create_task(loop) for loop in loops]
         attempt = KubernetesAttempt(self._cluster, self._jobs, name, uid)
         self._attempts[name] = attempt
+        self._starting.discard(name)
         attempt.on_ended = lambda: self._leave(attempt)
         return attempt
 
@@ -258,16 +173,6 @@ class KubernetesExecutor:
     def _wake_all(self) -> None:
         for attempt in self._attempts.values():
             attempt.wake()
-
-
-def _profile(order: worker_pb2.WorkOrder) -> str:
-    return order.training.profile if order.HasField("training") else order.conversion.profile
-
-
-def _in_the_way(name: str) -> BackendUnavailable:
-    return BackendUnavailable(
-        f"the last Kubernetes Job {name} is still being removed", reason="JOB_IN_THE_WAY"
-    )
 
 
 def _raise_if_it_may_pass(error: ServiceError) -> None:

@@ -210,6 +210,20 @@ async def test_what_cannot_be_started_is_refused_with_a_sentence_and_leaves_noth
     assert api.objects.all("Job") == []
 
 
+@pytest.mark.usefixtures("address")
+async def test_what_a_start_left_that_was_given_up_goes_with_its_attempt(
+    api: ApiServer, settings: JobSettings
+) -> None:
+    job, order = training()
+    api.faults.add(Fault("create", "secrets", times=6))
+    async with executing(settings) as executor:
+        with pytest.raises(BackendUnavailable):
+            await executor.start(job, order)
+        assert await executor.find(job) is None
+        await executor.release(job)
+    assert api.objects.all("Job") == []
+
+
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
