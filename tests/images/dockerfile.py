@@ -115,7 +115,7 @@ def _run(command: str, source: Path) -> str:
     # The index of CPU wheels is torch's own; any other that has torch shows that the rest of the line holds.
     environment = {
         **os.environ,
-        "TORCH_INDEX": "https://pypi.org/simple",
+        "TORCH_INDEX": os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple"),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
     done = subprocess.run(
