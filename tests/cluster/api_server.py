@@ -11,18 +11,17 @@ tests check objects against the schemas, `calls` are what RBAC has to allow.
 """
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable
 from typing import Any, Self
 
 from aiohttp import web
 
+from tests.cluster.answers import event_of, refused, send, tail
 from tests.cluster.faults import Fault, Faults
 from tests.cluster.objects import ApiError, Change, Object, Objects
 from tests.cluster.patches import patched
 from tests.cluster.requests import Asked, body_of, selectors_of, taken_apart
-from tests.cluster.selectors import matches
 
 
 class ApiServer:
@@ -101,7 +100,7 @@ class ApiServer:
                 self.calls.append((asked.verb, asked.resource))
             fault = self.faults.take(asked.verb, asked.resource, asked.name)
             if fault is not None and fault.how == "refuse":
-                return _refused(fault)
+                return refused(fault)
             if asked.verb == "watch":
                 return await self._watch(request, asked, fault)
             done = self._do(asked, request, await body_of(request))
@@ -110,12 +109,12 @@ class ApiServer:
         if fault is not None and fault.how == "drop":
             assert request.transport is not None
             request.transport.abort()
-        return _refused(fault) if fault is not None else done
+        return refused(fault) if fault is not None else done
 
     def _do(self, asked: Asked, request: web.Request, body: Any) -> web.Response:
         if asked.sub == "log":
             self.objects.get("Pod", asked.name, asked.namespace)
-            return web.Response(text=_tail(self.read_log(asked.name), request.query))
+            return web.Response(text=tail(self.read_log(asked.name), request.query))
         if asked.verb == "list":
             return web.json_response(self._list(asked, request))
         if asked.verb == "get":
@@ -170,7 +169,7 @@ class ApiServer:
         response.enable_chunked_encoding()
         await response.prepare(request)
         if fault is not None and fault.how == "gone":
-            await _send(response, "ERROR", ApiError(410, "Expired", "too old resource version").status())
+            await send(response, "ERROR", ApiError(410, "Expired", "too old resource version").status())
             return response
         woken, cut = asyncio.Event(), asyncio.Event()
 
@@ -211,16 +210,16 @@ class ApiServer:
             try:
                 changes = self.objects.since(version)
             except ApiError as error:
-                return await _send(response, "ERROR", error.status())
+                return await send(response, "ERROR", error.status())
             for change in changes:
                 version = change.version
-                if (event := _event(change, asked, selectors_of(request))) is not None:
-                    await _send(response, *event)
+                if (told := event_of(change, asked, selectors_of(request))) is not None:
+                    await send(response, *told)
                     if fault is not None and fault.how == "cut":
                         return None
             await self._wait(ends, woken, cut)
         if bookmarks and not cut.is_set():
-            await _send(
+            await send(
                 response, "BOOKMARK", {"kind": asked.kind, "metadata": {"resourceVersion": str(version)}}
             )
         return None
@@ -228,7 +227,7 @@ class ApiServer:
     async def _send_present(self, response: web.StreamResponse, request: web.Request, asked: Asked) -> int:
         present = self._list(asked, request)
         for obj in present["items"]:
-            await _send(response, "ADDED", obj)
+            await send(response, "ADDED", obj)
         return int(present["metadata"]["resourceVersion"])
 
     async def _wait(self, ends: float, *events: asyncio.Event) -> None:
@@ -241,29 +240,3 @@ class ApiServer:
         with self.objects.changed:
             self.watchers += step
             self.objects.changed.notify_all()
-
-
-def _event(change: Change, asked: Asked, selectors: tuple[str, str]) -> tuple[str, Object] | None:
-    key = change.key
-    if (key.group, key.plural) != (asked.group, asked.plural) or asked.namespace not in ("", key.namespace):
-        return None
-    was = change.before is not None and matches(change.before, *selectors)
-    if change.after is not None and matches(change.after, *selectors):
-        return ("MODIFIED" if was else "ADDED"), change.after
-    return ("DELETED", change.after or change.before or {}) if was else None
-
-
-async def _send(response: web.StreamResponse, event: str, obj: Object) -> None:
-    await response.write(json.dumps({"type": event, "object": obj}).encode() + b"\n")
-
-
-def _refused(fault: Fault) -> web.Response:
-    error = ApiError(fault.code, fault.reason, fault.message)
-    after = fault.retry_after_seconds
-    headers = {"Retry-After": str(after)} if after is not None else {}
-    return web.json_response(error.status(), status=fault.code, headers=headers)
-
-
-def _tail(log: str, query: Any) -> str:
-    lines = query.get("tailLines")
-    return "\n".join(log.splitlines()[-int(lines) :]) if lines else log

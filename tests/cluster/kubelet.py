@@ -5,28 +5,17 @@ translated in commands, environments and mounted files, names of a Job's pods to
 SIGTERM, grace, SIGKILL.
 """
 
-import base64
 import itertools
-import math
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from tests.cluster.api_server import ApiServer
 from tests.cluster.objects import ApiError, Change, Object
-
-ROOT = Path(__file__).parents[2]
-_OOM = "OOMKilled"
+from tests.cluster.pods import OOM, RunningPod
 
 
 class Kubelet:
@@ -37,7 +26,7 @@ class Kubelet:
         """False: new pods stay Pending, Unschedulable."""
         self._objects = api.objects
         self._folder = Path(tempfile.mkdtemp(prefix="kubelet-"))
-        self._pods: dict[str, _Pod] = {}
+        self._pods: dict[str, RunningPod] = {}
         self._unlisten: Callable[[], None] = lambda: None
         api.read_log = self._log
 
@@ -88,7 +77,7 @@ class Kubelet:
         with suppress(ApiError):  # ended meanwhile
             self._objects.delete("Pod", name)
 
-    def kill(self, name: str, *, reason: str = _OOM) -> None:
+    def kill(self, name: str, *, reason: str = OOM) -> None:
         """Kills a pod's process, as the kernel does for want of memory, or the kubelet as it evicts."""
         self._pods[name].reason = reason
         self._pods[name].kill()
@@ -110,12 +99,12 @@ class Kubelet:
         elif change.key.plural != "pods":
             return
         elif change.before is None and change.after is not None:
-            self._pods[name] = _Pod(change.after, self._folder / name)
+            self._pods[name] = RunningPod(change.after, self._folder / name)
             threading.Thread(target=self._admit, args=(self._pods[name],), daemon=True).start()
         elif change.after is None or change.after["metadata"].get("deletionTimestamp"):
             self._pods[name].end(change.after)
 
-    def _admit(self, pod: "_Pod") -> None:
+    def _admit(self, pod: RunningPod) -> None:
         if not self.schedulable:
             message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
             condition = {
@@ -129,7 +118,7 @@ class Kubelet:
         pod.thread.start()
         return None
 
-    def _run(self, pod: "_Pod") -> None:
+    def _run(self, pod: RunningPod) -> None:
         name = pod.obj["metadata"]["name"]
         with suppress(ApiError):
             self._objects.change("Pod", name, lambda o: o["spec"].update(nodeName="node"))
@@ -143,122 +132,10 @@ class Kubelet:
         if pod.ending.is_set():
             self._objects.remove("Pod", name)
 
-    def _set_status(self, pod: "_Pod", status: Object) -> None:
+    def _set_status(self, pod: RunningPod, status: Object) -> None:
         def update(obj: Object) -> None:
             conditions = [*obj["status"].get("conditions", []), *status.get("conditions", [])]
             obj["status"].update(status, conditions=conditions)
 
         with suppress(ApiError):  # deleted meanwhile
             self._objects.change("Pod", pod.obj["metadata"]["name"], update)
-
-
-class _Pod:
-    """One pod and its process."""
-
-    def __init__(self, obj: Object, folder: Path) -> None:
-        self.obj = obj
-        self.folder = folder
-        self.log = folder / "log"
-        self.reason = ""
-        self.process: subprocess.Popen[bytes] | None = None
-        self.thread = threading.Thread()
-        self.ending = threading.Event()
-        self.synced = threading.Event()
-        self.span = (0.0, math.inf)
-        """When its process began and ended."""
-        self._killing: threading.Timer | None = None
-        folder.mkdir(parents=True)
-
-    def sync(self, objects: Any) -> bool:
-        """Writes the files of its Secrets; returns whether all of them are there."""
-        there = True
-        for volume in self.obj["spec"].get("volumes", []):
-            (self.folder / volume["name"]).mkdir(exist_ok=True)
-            if "secret" in volume:
-                there = self._write_secret(objects, volume) and there
-        return there
-
-    def run(self, objects: Any) -> None:
-        """Runs the container's command to its end."""
-        worker = self._worker()
-        env = {e["name"]: self._local(e["value"]) for e in worker.get("env", []) if "value" in e}
-        command = [
-            re.sub(r"\$\((\w+)\)", lambda m: env.get(m[1], m[0]), self._local(c)) for c in worker["command"]
-        ]
-        command[0] = sys.executable if command[0] == "python" else command[0]
-        inherited = {n: v for n, v in os.environ.items() if not n.startswith("CONCH_")}
-        with self.log.open("ab") as log, objects.changed:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=inherited | env, stdout=log, stderr=log, start_new_session=True
-            )
-            self.span = (time.monotonic(), math.inf)
-            objects.changed.notify_all()
-        if self.ending.is_set():
-            self.end(self.obj)
-        self.process.wait()
-        self.span = (self.span[0], time.monotonic())
-        self.kill()
-
-    def end(self, obj: Object | None) -> None:
-        """Sends SIGTERM, and SIGKILL after the grace; at once if the object is gone already."""
-        self.ending.set()
-        self.synced.set()
-        grace = obj["metadata"].get("deletionGracePeriodSeconds", 30) if obj is not None else 0
-        if self.process is None or self.process.poll() is not None:
-            return
-        with suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-        if self._killing is None:
-            self._killing = threading.Timer(grace, self.kill)
-            self._killing.daemon = True
-            self._killing.start()
-
-    def kill(self) -> None:
-        """Kills its processes."""
-        if self._killing is not None:
-            self._killing.cancel()
-        if self.process is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-
-    def ended(self) -> Object:
-        """Returns the status of a pod whose process has ended."""
-        assert self.process is not None
-        code = self.process.returncode
-        terminated = {
-            "exitCode": code if code >= 0 else 128 - code,
-            "reason": "Completed" if code == 0 else "Error",
-        }
-        if self.reason == _OOM:
-            terminated["reason"] = _OOM
-        status: Object = {
-            "phase": "Succeeded" if code == 0 else "Failed",
-            "containerStatuses": [{"name": "worker", "state": {"terminated": terminated}}],
-        }
-        if self.reason and self.reason != _OOM:
-            status |= {"reason": self.reason, "message": "The node was low on resource: ephemeral-storage."}
-        return status
-
-    def _write_secret(self, objects: Any, volume: Object) -> bool:
-        try:
-            secret = objects.get("Secret", volume["secret"]["secretName"])
-        except ApiError:
-            return False
-        for name, data in secret["data"].items():
-            path = self.folder / volume["name"] / name
-            partial = path.with_suffix(".partial")
-            partial.unlink(missing_ok=True)
-            partial.write_text(self._local(base64.b64decode(data).decode()))
-            partial.chmod(volume["secret"].get("defaultMode", 0o644))
-            partial.replace(path)
-        return True
-
-    def _local(self, text: str) -> str:
-        for mount in self._worker().get("volumeMounts", []):
-            text = text.replace(mount["mountPath"], str(self.folder / mount["name"]))
-        job = self.obj["metadata"]["labels"]["batch.kubernetes.io/job-name"]
-        return re.sub(rf"{re.escape(job)}-\d+\.[a-z0-9-]+", "127.0.0.1", text)
-
-    def _worker(self) -> dict[str, Any]:
-        containers: list[dict[str, Any]] = self.obj["spec"]["containers"]
-        return next(container for container in containers if container["name"] == "worker")
