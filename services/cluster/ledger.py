@@ -7,7 +7,7 @@ cannot be written holds nothing up.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
@@ -88,6 +88,10 @@ class LedgerConfigMap:
         self._woken.set()
         if any(signed.mark == revision.number for signed in revision.signed):
             self._hurried.set()
+
+    async def newest(self) -> Mapping[str, models_pb2.Route]:
+        """Returns what held of each model when the newest lines were written. Raises BackendUnavailable."""
+        return (await self._read()).recorded.routes
 
     async def entry(self, asked: models_pb2.RouteChange) -> models_pb2.RouteChange:
         """Returns the line of a change that was noted; `asked`, without number, if it is not written yet."""

@@ -86,7 +86,12 @@ class Gateway:
         )
         served = serving(settings, health=ours.health, metrics=metrics)
         routing = Routing(
-            served, places.routes, places.ledger, pools=settings.pools, readonly=settings.routes_readonly
+            served,
+            places.routes,
+            places.ledger,
+            pools=settings.pools,
+            readonly=settings.routes_readonly,
+            resumes=settings.staged_by == "pool",
         )
         inference = inference_servicer(
             Answering(served, settings, metrics), Streaming(served, settings, metrics)

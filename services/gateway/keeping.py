@@ -3,7 +3,7 @@
 Knows neither; `places` chooses.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -54,6 +54,9 @@ class Ledger(Protocol):
 
         Noting the same again changes nothing. Raises NotReady where the ledger must be written at once.
         """
+
+    async def newest(self) -> Mapping[str, models_pb2.Route]:
+        """Returns what held of each model when the ledger was last written; raises BackendUnavailable."""
 
     async def entry(self, asked: models_pb2.RouteChange) -> models_pb2.RouteChange:
         """Returns the line of a change that was noted; `asked` itself if it is not written yet."""

@@ -4,7 +4,7 @@ Knows one append-only file on a local disk; knows nothing about what routes do.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import structlog
@@ -51,6 +51,10 @@ class LedgerFile:
             self._append("".join(map(changes.line, lines)).encode())
         self._changes += lines
         self._recorded = recorded
+
+    async def newest(self) -> Mapping[str, models_pb2.Route]:
+        """Returns what held of each model when the newest lines were written."""
+        return self._recorded.routes
 
     async def entry(self, asked: models_pb2.RouteChange) -> models_pb2.RouteChange:
         """Returns the line of a change that was noted."""

@@ -21,6 +21,7 @@ from services.routes import Revision
 log = structlog.get_logger(__name__)
 
 _MAX_BACKOFF_SECONDS = 15.0
+_LEDGER_SECONDS = 5.0
 Result = TypeVar("Result")
 
 
@@ -35,13 +36,19 @@ class Routing:
         *,
         pools: Collection[str] = (),
         readonly: bool = False,
+        resumes: bool = False,
     ) -> None:
-        """`pools` are the names that a route may have; none = there is one pool, without a name."""
+        """`pools` are the names that a route may have; none = there is one pool, without a name.
+
+        `resumes`: what the ledger says last held does so again, until what the routes say now has proven
+        itself. A gateway that comes in the middle of a rollout waits for it as the others do.
+        """
         self.serving = serving
         self.ledger = ledger
         self._source = source
         self._pools = frozenset(pools)
         self._readonly = readonly
+        self._resumes = resumes
         self._problem = ""
         self.known = asyncio.Event()
         """Set once the source was looked at: what it says holds from then on, or comes up."""
@@ -145,12 +152,27 @@ class Routing:
                 log.error("routes.refused", error=error.message)
                 return False
             wanted = {r.model: self._in_pool(values.in_order(r)) for r in revision.routes.routes}
+            if self._resumes:
+                await self._resume(wanted)
             failures = await self._adopt(wanted, revision)
             self._tell(failures)
             noted = await self._note(
                 revision, [r for r in self.serving.routes().routes if r in wanted.values()]
             )
         return not noted or any(error.retryable for error in failures.values())
+
+    async def _resume(self, wanted: Mapping[str, models_pb2.Route]) -> None:
+        """Lets hold, of the models that are wanted, what held before this gateway was there."""
+        self._resumes = False
+        try:
+            async with asyncio.timeout(_LEDGER_SECONDS):
+                newest = await self.ledger.newest()
+        except (ServiceError, TimeoutError) as error:
+            log.warning("ledger.unread", problem=str(error))
+            return
+        before = [route for model, route in newest.items() if model in wanted and route.versions]
+        strange = self._without_pool(before)
+        await self.serving.shift([route for route in before if route.model not in strange])
 
     async def _adopt(
         self, wanted: Mapping[str, models_pb2.Route], revision: Revision

@@ -59,8 +59,9 @@ class Stack:
         return (await self.health.Check(request)).status
 
     async def until_health(self, name: str, status: Any, *, seconds: float = 20) -> None:
-        """Waits for the health service itself to tell."""
-        request = health_pb2.HealthCheckRequest(service=f"conch.v1.InferenceService/{name}")
+        """Waits for the health service itself to tell; "" is the gateway as a whole."""
+        service = f"conch.v1.InferenceService/{name}" if name else ""
+        request = health_pb2.HealthCheckRequest(service=service)
         async with asyncio.timeout(seconds):
             async for answer in self.health.Watch(request):
                 if answer.status == status:
@@ -91,7 +92,12 @@ async def gateway(
     )
     places = Places.of(settings)
     routing = Routing(
-        served, places.routes, places.ledger, pools=settings.pools, readonly=settings.routes_readonly
+        served,
+        places.routes,
+        places.ledger,
+        pools=settings.pools,
+        readonly=settings.routes_readonly,
+        resumes=settings.staged_by == "pool",
     )
     models = ModelServicer(routing, repository_uri=settings.resolved_repository_uri())
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(

@@ -181,3 +181,32 @@ async def test_a_model_may_move_from_pool_to_pool_without_a_failed_call(tmp_path
                 seen = len(there.calls)
                 await until(lambda: len(there.calls) > seen + 20)
             assert calls.errors == []
+
+
+async def test_a_gateway_that_comes_in_the_middle_of_a_rollout_answers_by_what_held_before(
+    tmp_path: Path, cpu: Pool
+) -> None:
+    await cpu.add(1)
+    async with over(tmp_path, cpu, routes=(route(v1=1),)) as stack:
+        await stack.until_health("sentiment", SERVING)
+    async with over(tmp_path, cpu, routes=(route(v2=1),)) as stack:
+        await stack.until_health("", SERVING)
+        assert (await stack.classify()).version == 1
+        await until_problem(stack, "sentiment@2: on 0 of 1 servers of pool cpu; the old route holds")
+        await cpu.add(2)
+        await until_problem(stack, "")
+        assert (await stack.classify()).version == 2
+        changes = await stack.models.ListRouteChanges(models_pb2.ListRouteChangesRequest())
+        assert [change.after.versions[0].version for change in changes.changes] == [2, 1]
+
+
+async def test_a_gateway_whose_old_route_no_server_has_takes_the_new_one(tmp_path: Path, cpu: Pool) -> None:
+    old = await cpu.add(1)
+    async with over(tmp_path, cpu, routes=(route(v1=1),)) as stack:
+        await stack.until_health("sentiment", SERVING)
+    await cpu.terminate(old)
+    await cpu.add(2)
+    async with over(tmp_path, cpu, routes=(route(v2=1),)) as stack:
+        await stack.until_health("", SERVING)
+        await until_problem(stack, "")
+        assert (await stack.classify()).version == 2
