@@ -103,7 +103,7 @@ class ModelServiceServicer(object):
         """Routes a model's calls to versions: stages and loads them, waits until their golden examples
         came back right, then shifts the calls. The old route holds until then, if anything fails, and
         if the caller cancels. Concurrent calls take their turn. Allow a minute: a new version is warmed.
-        Works where the gateway owns its routes file (one machine).
+        In a cluster the versions must be staged in the route's pool, and all other gateways follow.
         INVALID_ARGUMENT: no weight above 0. NOT_FOUND: no such model or version. FAILED_PRECONDITION:
         a version is damaged or not certified for the runtime here, did not prove itself, or the
         routes belong to the cluster. UNAVAILABLE: Triton does not answer.
