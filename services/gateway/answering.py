@@ -5,8 +5,7 @@ Knows what all tasks have in common; what is particular to one is its `UnaryRpc`
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -30,7 +29,6 @@ from services.gateway.metrics import Metrics
 from services.gateway.served import ServedVersion
 from services.gateway.settings import GatewaySettings
 from services.gateway.shadowing import Shadowing
-from services.interceptors import code_of
 from services.tasks import Encoded, Example
 from services.tasks.example import answers_of
 from services.tasks.rpcs import UnaryRpc
@@ -78,26 +76,14 @@ class Answering:
                 response = await self._answer(name, request, served, deadline, started)
                 break
             except NoServer as lack:
-                with self._failures(name, served):  # only if nobody else comes
+                with self._metrics.failures(name, served.served_by):  # only if nobody else comes
                     served = await self._later(request, lack, deadline)
             except BaseException as error:
-                self._count_failure(name, served, error)
+                self._metrics.version_failed(name, served.served_by, error)
                 self._count_lateness(served.pool, error, deadline)
                 raise
         self._shadow(name, request, served)
         return response
-
-    @contextmanager
-    def _failures(self, name: str, served: ServedVersion) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self._count_failure(name, served, error)
-            raise
-
-    def _count_failure(self, name: str, served: ServedVersion, error: BaseException) -> None:
-        version = served.served_by
-        self._metrics.version_failed(name, version.model, version.version, code_of(error))
 
     async def _later(self, request: AnyRequest, lack: NoServer, deadline: float) -> ServedVersion:
         try:

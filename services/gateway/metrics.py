@@ -3,16 +3,18 @@
 Knows names and labels of the series; knows nothing about when they are written.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 
 from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from conch.v1 import models_pb2
+from conch.v1 import inference_pb2, models_pb2
 from services.gateway.histograms import Histograms, Series
 from services.gateway.pool_metrics import PoolMetrics
 from services.gateway.stream_metrics import StreamMetrics
+from services.interceptors import code_of
 
 _VERSION = ("rpc", "model", "version")
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -109,9 +111,19 @@ class Metrics:
         calls.inc()
         durations.observe(seconds)
 
-    def version_failed(self, rpc: str, model: str, version: int, code: int) -> None:
+    @contextmanager
+    def failures(self, rpc: str, served_by: inference_pb2.ServedBy) -> Iterator[None]:
+        """Counts what the block raises as a call that the version did not answer."""
+        try:
+            yield
+        except BaseException as error:
+            self.version_failed(rpc, served_by, error)
+            raise
+
+    def version_failed(self, rpc: str, served_by: inference_pb2.ServedBy, error: BaseException) -> None:
         """Counts a call that a version did not answer."""
-        self._failures.labels(rpc, model, str(version), code_pb2.Code.Name(code)).inc()
+        code = code_pb2.Code.Name(code_of(error))
+        self._failures.labels(rpc, served_by.model, str(served_by.version), code).inc()
 
     def batches(self, model: str, version: int) -> BatchSeries:
         """Returns the batch series of one version."""

@@ -6,8 +6,8 @@ ahead: the next piece is asked for once the caller's connection has taken the la
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Protocol, cast
 
 from google.protobuf.message import Message
@@ -30,7 +30,6 @@ from services.gateway.pool_metrics import PoolQueue
 from services.gateway.served import ServedVersion
 from services.gateway.settings import GatewaySettings
 from services.gateway.stream_metrics import StreamSeries
-from services.interceptors import code_of
 from services.tasks.rpcs import Piece, Prompt, StreamRpc
 
 
@@ -67,10 +66,10 @@ class Streaming:
                         yield response
                 return
             except NoServer as lack:  # nobody began on it
-                with self._failures(name, served):
+                with self._metrics.failures(name, served.served_by):
                     served = await pick_later(self._serving, request, lack, deadline)
             except BaseException as error:
-                self._count_failure(name, served, error)
+                self._metrics.version_failed(name, served.served_by, error)
                 raise
 
     async def _stream(
@@ -95,18 +94,6 @@ class Streaming:
         if cast(Message, request).ByteSize() <= self._settings.thread_tokenize_characters:
             return rpc.prompt(request, served)
         return await asyncio.to_thread(rpc.prompt, request, served)
-
-    @contextmanager
-    def _failures(self, name: str, served: ServedVersion) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self._count_failure(name, served, error)
-            raise
-
-    def _count_failure(self, name: str, served: ServedVersion, error: BaseException) -> None:
-        version = served.served_by
-        self._metrics.version_failed(name, version.model, version.version, code_of(error))
 
 
 class StreamResponse(Protocol):

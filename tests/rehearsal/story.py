@@ -76,7 +76,8 @@ def values(sentiment: Mapping[int, int], *, topic: int = 0, shadow: int = 0) -> 
         "storage": {"pvc": {"existingClaim": "storage"}},
         "autoscaling": {"kind": "none"},
         "rollout": {"actor": "rehearsal"},
-        "gateway": {"replicas": 2, "drainDelaySeconds": 1, "env": {"CONCH_WARM_SECONDS": "2"}},
+        "gateway": {"replicas": 2, "drainDelaySeconds": 1},
+        "poolDefaults": {"warmSeconds": 2},
         "pools": [cpu, {**gpu, "leaveSeconds": _LEAVE_SECONDS}] if topic else [cpu],
         "models": models,
     }
