@@ -18,12 +18,11 @@ from services.errors import Cancelled, ServiceError
 from services.jobs.orders import read_order
 from services.jobs.reporting import DEFAULT_FLUSH_SECONDS, Reporter
 from services.jobs.spool import SPOOL
+from services.jobs.torchrun_settings import TorchrunSettings
 from services.settings import SharedSettings
 
 Result = training_pb2.TrainingResult | conversion_pb2.ConversionResult
 Run = Callable[[worker_pb2.WorkOrder, Reporter], Result]
-_RANK = "RANK"
-"""Set by torchrun for each of several processes that work on one order: only the first, 0, reports."""
 EXIT_CRASHED = 1
 """Exit code after an exception that is no ServiceError: the traceback is in the worker's log."""
 EXIT_UNDELIVERED = 74
@@ -47,7 +46,8 @@ def main(run: Run) -> NoReturn:
     order = read_order(path)
     # Nobody reads a spool that goes with its pod, and an order that is mounted leaves no room for one.
     spool = None if order.HasField("flush_timeout") else path.with_name(SPOOL)
-    first = int(os.environ.get(_RANK, "0")) == 0
+    # Of several processes that work on one order only the first one reports.
+    first = TorchrunSettings().rank == 0
     report = Reporter(spool if first else None, order=path if first else None, attempt=order.attempt)
     signal.signal(signal.SIGTERM, lambda *_: report.cancel())
     code = _attempt(run, order, report)

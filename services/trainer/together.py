@@ -3,7 +3,6 @@
 Knows torch.distributed; knows nothing about training. A process that trains alone asks nobody.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from services.errors import BackendUnavailable, Cancelled
+from services.jobs.torchrun_settings import TorchrunSettings
 
 Wait = Callable[[Callable[[], bool]], None]
 """Waits for the first process; asks what it is given whether it should give up."""
@@ -24,12 +24,12 @@ _JOIN = timedelta(minutes=5)
 
 def rank() -> int:
     """Returns which of the processes this is; the first one, 0, alone reports and writes."""
-    return int(os.environ.get("RANK", "0"))
+    return TorchrunSettings().rank
 
 
 def count() -> int:
     """Returns how many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return TorchrunSettings().world_size
 
 
 def num_threads(wanted: int) -> int:
@@ -70,8 +70,9 @@ def first_ends_last() -> Iterator[Wait]:
     if count() == 1:
         yield lambda _: None
         return
+    first = TorchrunSettings()
     store = dist.TCPStore(  # type: ignore[attr-defined]  # given on without being named
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=_JOIN
+        first.master_addr, first.master_port, is_master=False, timeout=_JOIN
     )
 
     def wait(cancelled: Callable[[], bool]) -> None:

@@ -114,16 +114,15 @@ async def test_a_version_comes_beside_the_one_that_serves_without_a_failing_call
     add(tmp_path, 2)
     async with gateway(tmp_path, triton.address, grace_seconds=0.3) as stack:
         await stack.set_route(route(v1=1))
-        stop, answers = asyncio.Event(), []
+        stop, answers = asyncio.Event(), asyncio.Queue[int]()
 
         async def caller() -> None:
             while not stop.is_set():
-                answers.append((await stack.classify()).version)
+                answers.put_nowait((await stack.classify()).version)
 
         async def until_answered_by(version: int) -> None:
-            seen = len(answers)
-            while version not in answers[seen:]:
-                await asyncio.sleep(0.005)
+            while await answers.get() != version:
+                pass
 
         callers = [asyncio.create_task(caller()) for _ in range(3)]
         for chosen, wanted in ((route(v1=1, v2=1), 2), (route(v2=1), 2), (route(v1=1), 1)):
