@@ -91,7 +91,7 @@ def test_the_gateway_reads_the_environment_that_the_chart_gives_it(monkeypatch: 
         "d": "vllm",
         "e": "tensorrt",
     }
-    assert settings.pools["a"].address == "conch-triton-a.team-a.svc.cluster.local:8001"
+    assert settings.pools["a"].address == "conch-triton-a.team-a.svc.cluster.local.:8001"
     assert (settings.staged_by, settings.routes_configmap) == ("pool", "conch-routes")
     assert settings.routes_file == Path("/etc/conch/routes/routes.json")
 

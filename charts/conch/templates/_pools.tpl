@@ -80,7 +80,8 @@ the default's limits below somebody's own requests. Takes (list defaults own).
 {{- define "conch.gatewayPools" -}}
 {{- $pools := dict -}}
 {{- range include "conch.pools" . | fromJsonArray -}}
-{{- $address := printf "%s.%s.svc.%s:8001" (include "conch.pool.fullname" (list $ .)) $.Release.Namespace $.Values.clusterDomain -}}
+{{- /* The final dot: looked up as it stands, not below each search domain of the pod first. */ -}}
+{{- $address := printf "%s.%s.svc.%s.:8001" (include "conch.pool.fullname" (list $ .)) $.Release.Namespace $.Values.clusterDomain -}}
 {{- $_ := set $pools .name (dict "address" $address "runtime" (include "conch.pool.runtime" .)) -}}
 {{- end -}}
 {{- toJson $pools }}
