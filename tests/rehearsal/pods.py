@@ -111,7 +111,7 @@ class Pod:
 
     async def _spawn(self, container: Object) -> asyncio.subprocess.Process:
         places = self._places(container)
-        argv = [self._rewritten(part, places) for part in _argv(container)]
+        argv = _argv([self._rewritten(part, places) for part in _command(container)], container["name"])
         if container["name"] == "triton":
             argv += _here(self.address, self._folder)
         with (self._folder / f"{container['name']}.log").open("ab") as log:
@@ -169,20 +169,24 @@ class Pod:
         return text
 
 
-def _argv(container: Object) -> list[str]:
-    command = [str(part) for part in [*container.get("command", []), *container.get("args", [])]]
-    if container["name"] == "triton":
+def _command(container: Object) -> list[str]:
+    return [str(part) for part in [*container.get("command", []), *container.get("args", [])]]
+
+
+def _argv(command: list[str], name: str) -> list[str]:
+    """Returns what runs here in the place of a container's command: this checkout's programs."""
+    if name == "triton":
         return [str(Environment(environment()).server), *(p for p in command if p.startswith("--"))]
-    return [sys.executable, "-m", *_module(container, command)]
+    return [sys.executable, "-m", *_module(command, name)]
 
 
-def _module(container: Object, command: list[str]) -> list[str]:
+def _module(command: list[str], name: str) -> list[str]:
     """Returns the module that the image's entry point runs, and its arguments."""
     if command[:1] == ["conch"]:
         command = command[1:]
     if command[:2] in (["python", "-m"], ["python3", "-m"]):
         return command[2:]
-    return ["services.cli", *command] if command else [f"services.{container['name']}"]
+    return ["services.cli", *command] if command else [f"services.{name}"]
 
 
 def _here(address: str, folder: Path) -> list[str]:
