@@ -31,6 +31,8 @@ class Recorded:
     marks: Mapping[str, int] = field(default_factory=dict)
     place: str = ""
     """Where the marks count, as in Revision."""
+    seen: int = 0
+    """The newest revision of which all held when it was taken in: what an older one said is over."""
 
     @classmethod
     def of(cls, changes: Sequence[models_pb2.RouteChange]) -> "Recorded":
@@ -47,10 +49,18 @@ class Recorded:
 
         `held` are those of its routes that hold; those that wait for their versions get no line yet.
         """
-        known = self if self.place == revision.place else replace(self, marks={}, place=revision.place)
+        holding = list(held)
+        known = self._in(revision.place)
         signed, known = known._with(_signed(revision))
-        edited, known = known._with(_edited(known, revision, held, time))
-        return signed + edited, known
+        if revision.number < known.seen:
+            return signed, known
+        edited, known = known._with(_edited(known, revision, holding, time))
+        # What still waits for its versions is for whoever sees it hold.
+        whole = {route.model for route in holding} >= {route.model for route in revision.routes.routes}
+        return signed + edited, replace(known, seen=revision.number) if whole else known
+
+    def _in(self, place: str) -> "Recorded":
+        return self if self.place == place else replace(self, marks={}, place=place, seen=0)
 
     def _with(self, wanted: _Marked) -> tuple[list[models_pb2.RouteChange], "Recorded"]:
         lines, known = [], self

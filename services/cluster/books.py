@@ -60,6 +60,7 @@ def recorded_in(metadata: Object) -> Recorded | None:
         return Recorded(
             sequence=int(said["sequence"]),
             place=str(said["place"]),
+            seen=int(said["seen"]),
             routes={m: json_format.ParseDict(one["route"], models_pb2.Route()) for m, one in models},
             marks={m: int(one["mark"]) for m, one in models},
         )
@@ -83,5 +84,10 @@ def _dump(recorded: Recorded) -> str:
         model: {"mark": recorded.marks.get(model, 0), "route": json_format.MessageToDict(route)}
         for model, route in recorded.routes.items()
     }
-    said = {"sequence": recorded.sequence, "place": recorded.place, "models": models}
+    said = {
+        "sequence": recorded.sequence,
+        "place": recorded.place,
+        "seen": recorded.seen,
+        "models": models,
+    }
     return json.dumps(said, separators=(",", ":"))

@@ -152,7 +152,7 @@ class LedgerConfigMap:
                 return
             book = await self._read()
             lines, recorded = book.recorded.missing(note.revision, note.held, note.time)
-            if not lines:
+            if recorded == book.recorded:
                 return
             try:
                 await self._store(book, lines, recorded)
@@ -168,13 +168,13 @@ class LedgerConfigMap:
         raise BackendUnavailable(f"others change ConfigMap {self._name} all the time", reason="CONTENDED")
 
     async def _lacks(self, note: _Note) -> bool:
-        """Returns whether a line may be missing, from as much as every gateway can ask for at each change."""
+        """Returns whether anything may be missing, from as much as every gateway can ask for each time."""
         try:
             metadata = await self._cluster.metadata(CONFIG_MAPS, self._name)
         except NotFound:
             return True
         recorded = recorded_in(metadata)
-        return recorded is None or bool(recorded.missing(note.revision, note.held, note.time)[0])
+        return recorded is None or recorded.missing(note.revision, note.held, note.time)[1] != recorded
 
     async def _read(self) -> Book:
         try:
