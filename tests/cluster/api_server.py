@@ -232,9 +232,11 @@ class ApiServer:
 
     async def _wait(self, ends: float, *events: asyncio.Event) -> None:
         waits = [asyncio.ensure_future(event.wait()) for event in events]
-        await asyncio.wait(waits, timeout=ends - self._loop.time(), return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        try:
+            await asyncio.wait(waits, timeout=ends - self._loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def _count_watcher(self, step: int) -> None:
         with self.objects.changed:

@@ -10,7 +10,7 @@ import pytest
 
 from conch.v1 import inference_pb2
 from tests.contract.gateway.calls import refusal, until
-from tests.contract.gateway.pools import Pool, over, pool, sample, write
+from tests.contract.gateway.pools import Pool, over, sample, write
 from tests.contract.gateway.stack import SERVING, Stack
 from tests.contract.versions import publish, route
 
@@ -22,12 +22,6 @@ def repository(tmp_path: Path) -> Path:
     publish(folder, 1)
     publish(folder, 2)
     return folder
-
-
-@pytest.fixture
-async def cpu(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """When a new route takes hold on a pool: what is proven where, what is told meanwhile, what never holds."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ def repository(tmp_path: Path) -> Path:
     publish(folder, 2)
     publish(folder, 3, shift=1.0)
     return folder
-
-
-@pytest.fixture
-async def cpu(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path) as made:
-        yield made
 
 
 async def until_problem(stack: Stack, words: str) -> None:

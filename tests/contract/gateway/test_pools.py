@@ -1,6 +1,5 @@
 """Pools of servers that come and go: who gets calls, who does not, and that no call fails meanwhile."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,6 @@ def repository(tmp_path: Path) -> Path:
     publish(folder, 1)
     publish(folder, 2)
     return folder
-
-
-@pytest.fixture
-async def cpu(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path) as made:
-        yield made
 
 
 def wrong(ids: Any, mask: Any) -> Any:
